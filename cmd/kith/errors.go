@@ -1,0 +1,107 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+)
+
+// Kind says what sort of failure ended a command, for scripts. Kinds and their
+// exit codes do not change between versions.
+type Kind string
+
+// The kinds, with their exit codes.
+const (
+	KindInternal    Kind = "internal"    // 1: none of the others
+	KindUsage       Kind = "usage"       // 2: the command line makes no sense
+	KindNotFound    Kind = "not_found"   // 3: the thing asked for does not exist
+	KindUnavailable Kind = "unavailable" // 4: a host, a node or an address cannot be had
+	KindTimeout     Kind = "timeout"     // 5: no answer in time
+	KindDenied      Kind = "denied"      // 6: not allowed
+	KindInterrupted Kind = "interrupted" // 130: stopped by a signal
+)
+
+// ExitCode returns the exit code of the program for k.
+func (k Kind) ExitCode() int {
+	switch k {
+	case KindUsage:
+		return 2
+	case KindNotFound:
+		return 3
+	case KindUnavailable:
+		return 4
+	case KindTimeout:
+		return 5
+	case KindDenied:
+		return 6
+	case KindInterrupted:
+		return 130
+	default:
+		return 1
+	}
+}
+
+// Failure is an error with its kind and with what the user may do about it.
+type Failure struct {
+	Kind Kind
+	Err  error
+	Next string // what to do next, such as "correct --log"; may be empty
+}
+
+// Fail returns err as a *Failure.
+func Fail(kind Kind, err error, next string) error {
+	return &Failure{Kind: kind, Err: err, Next: next}
+}
+
+// Error implements error.
+func (f *Failure) Error() string {
+	if f.Next == "" {
+		return f.Err.Error()
+	}
+	return f.Err.Error() + "; " + f.Next
+}
+
+// Unwrap returns the error below.
+func (f *Failure) Unwrap() error { return f.Err }
+
+// kindOf finds the kind of any error.
+func kindOf(err error) Kind {
+	if f, ok := errors.AsType[*Failure](err); ok {
+		return f.Kind
+	}
+	timeout, isNet := errors.AsType[net.Error](err)
+	switch {
+	case errors.Is(err, context.Canceled):
+		return KindInterrupted
+	case errors.Is(err, context.DeadlineExceeded), isNet && timeout.Timeout():
+		return KindTimeout
+	case errors.Is(err, fs.ErrPermission):
+		return KindDenied
+	case isNet:
+		return KindUnavailable
+	case errors.Is(err, fs.ErrNotExist):
+		return KindNotFound
+	default:
+		return KindInternal
+	}
+}
+
+// report prints err and returns the exit code.
+func report(w io.Writer, err error, asJSON bool) int {
+	kind := kindOf(err)
+	if asJSON {
+		type body struct {
+			Kind    Kind   `json:"kind"`
+			Message string `json:"message"`
+		}
+		// Writing to stderr is the last resort; there is nowhere to report its failure.
+		_ = json.NewEncoder(w).Encode(map[string]body{"error": {kind, err.Error()}})
+	} else {
+		_, _ = fmt.Fprintf(w, "kith: %v\n", err)
+	}
+	return kind.ExitCode()
+}

@@ -1,0 +1,126 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/alecthomas/kong"
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"kith": main})
+}
+
+// TestScripts runs testdata/*.txtar, in which kith is this program.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata",
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+	})
+}
+
+func kith(t *testing.T, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	var out, errs bytes.Buffer
+	code = Main(t.Context(), Env{
+		Stdin: strings.NewReader(""), Stdout: &out, Stderr: &errs,
+		Getenv: func(string) string { return "" },
+	}, args)
+	return code, out.String(), errs.String()
+}
+
+func TestCommandsRunInProcess(t *testing.T) {
+	code, out, errs := kith(t, "version")
+	if code != 0 || !strings.HasPrefix(out, "kith ") || errs != "" {
+		t.Errorf("exit code %d, output %q, %q", code, out, errs)
+	}
+}
+
+// TestEveryCommandHasHelp walks the command tree, so that a new command cannot
+// come without an example, and no flag without an explanation.
+func TestEveryCommandHasHelp(t *testing.T) {
+	parser, err := kong.New(new(grammar), kong.Name("kith"), kong.Exit(func(int) {}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaves := parser.Model.Leaves(false)
+	if len(leaves) == 0 {
+		t.Fatal("no commands")
+	}
+	for _, leaf := range leaves {
+		if leaf.Help == "" || !strings.Contains(leaf.Detail, "Example") || !strings.Contains(leaf.Detail, "\n  kith ") {
+			t.Errorf("%s: no help, or no example in it", leaf.FullPath())
+		}
+		for _, group := range leaf.AllFlags(false) {
+			for _, flag := range group {
+				if flag.Help == "" {
+					t.Errorf("%s: --%s has no help", leaf.FullPath(), flag.Name)
+				}
+			}
+		}
+		args := append(strings.Fields(strings.TrimPrefix(leaf.Path(), " ")), "--help")
+		code, out, errs := kith(t, args...)
+		if code != 0 || errs != "" || !strings.Contains(out, "Example") {
+			t.Errorf("kith %v: exit code %d, output %q, %q", args, code, out, errs)
+		}
+	}
+}
+
+func TestErrorKinds(t *testing.T) {
+	refused := &net.OpError{Op: "dial", Err: errors.New("refused")}
+	for _, c := range []struct {
+		err  error
+		kind Kind
+		code int
+	}{
+		{errors.New("x"), KindInternal, 1},
+		{Fail(KindNotFound, errors.New("x"), "y"), KindNotFound, 3},
+		{fmt.Errorf("open: %w", fs.ErrNotExist), KindNotFound, 3},
+		{fmt.Errorf("dial: %w", refused), KindUnavailable, 4},
+		{fmt.Errorf("get: %w", context.DeadlineExceeded), KindTimeout, 5},
+		{&net.OpError{Op: "read", Err: context.DeadlineExceeded}, KindTimeout, 5},
+		{&net.OpError{Op: "listen", Err: fs.ErrPermission}, KindDenied, 6},
+		{fmt.Errorf("serve: %w", context.Canceled), KindInterrupted, 130},
+	} {
+		if kind := kindOf(c.err); kind != c.kind || kind.ExitCode() != c.code {
+			t.Errorf("%v is %s with exit code %d, want %s with %d", c.err, kind, kind.ExitCode(), c.kind, c.code)
+		}
+	}
+}
+
+func TestHomeDir(t *testing.T) {
+	unix := map[string]string{"HOME": "/home/a"}
+	for _, c := range []struct {
+		flag, goos string
+		env        map[string]string
+		want       string
+	}{
+		{"", "linux", unix, "/home/a/.local/share/kith"},
+		{"", "linux", map[string]string{"HOME": "/home/a", "XDG_DATA_HOME": "/d"}, "/d/kith"},
+		{"", "linux", map[string]string{"HOME": "/home/a", "XDG_DATA_HOME": "d"}, "/home/a/.local/share/kith"},
+		{"", "darwin", unix, "/home/a/Library/Application Support/kith"},
+		{"", "windows", map[string]string{"LocalAppData": "/c/local"}, "/c/local/kith"},
+		{"", "linux", map[string]string{"KITH_HOME": "/k/", "HOME": "/home/a"}, "/k"},
+		{"x/../y", "linux", map[string]string{"KITH_HOME": "/k"}, "y"},
+		{"", "linux", nil, ""},
+		{"", "windows", unix, ""},
+	} {
+		app := &App{Env: Env{Getenv: func(name string) string { return c.env[name] }}, Globals: Globals{Home: c.flag}}
+		got, err := app.HomeDir(c.goos)
+		if got != filepath.FromSlash(c.want) || (err != nil) != (c.want == "") {
+			t.Errorf("%+v: got %q, %v", c, got, err)
+		}
+		if err != nil && kindOf(err) != KindUsage {
+			t.Errorf("%+v: error of kind %s", c, kindOf(err))
+		}
+	}
+}

@@ -1,0 +1,331 @@
+package kad
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/kith-im/kith/dht/wire"
+)
+
+// maxAnswerBytes bounds the values of one answer: what does not fit is left out,
+// largest last. A query by id reaches each value.
+const maxAnswerBytes = 1 << 20
+
+// Bounds of what is kept for strangers that have to prove their address first.
+const (
+	maxStrangers    = 1024
+	heldPerStranger = 4
+)
+
+// waiting has the strangers that were challenged, by address.
+type waiting map[netip.AddrPort]*stranger
+
+// A stranger is an address that was sent a ping. What it asked is answered once it
+// answers that: until then it could be the forged address of a victim, to whom we
+// would send more than was sent to us.
+type stranger struct {
+	c    *Core
+	from netip.AddrPort
+	held []question
+}
+
+// A question is a find or get.
+type question struct {
+	method wire.Method
+	tid    uint32
+	key    wire.Key
+	want   wire.Families
+	query  wire.Query
+}
+
+// challenge pings an address that nothing is known of.
+func (c *Core) challenge(f *family, from netip.AddrPort) *stranger {
+	if s := c.waiting[from]; s != nil {
+		return s
+	}
+	if len(c.waiting) >= maxStrangers {
+		return nil
+	}
+	s := &stranger{c: c, from: from}
+	r := c.askAddr(f, from, wire.Request{Method: wire.Ping}, s)
+	if r == nil {
+		return nil
+	}
+	c.stats.Challenges++
+	if c.waiting == nil {
+		c.waiting = make(waiting)
+	}
+	c.waiting[from] = s
+	return s
+}
+
+func (s *stranger) replied(r *request, _ *wire.Message) {
+	delete(s.c.waiting, s.from)
+	for _, q := range s.held {
+		s.c.answer(r.f, s.from, q, 0)
+	}
+}
+
+// late ends it at the first silence, since a retry would be one more packet to a
+// possible victim.
+func (s *stranger) late(r *request) {
+	if s.c.now.Sub(r.sent) >= firstRTO {
+		s.c.drop(r)
+		delete(s.c.waiting, s.from)
+		return
+	}
+	s.c.after(&r.tm, firstRTO, func() { s.c.timeout(r) })
+}
+
+func (s *stranger) failed(*request, int) { delete(s.c.waiting, s.from) }
+
+// handleRequest answers a request of another node.
+func (c *Core) handleRequest(f *family, from netip.AddrPort, m *wire.Message, size int) {
+	c.stats.Requests[m.Method]++
+	n := f.table.get(m.From)
+	if n != nil && n.addr == from {
+		n.heard, n.kith = c.now, m.Kith
+		if n.expired {
+			c.ping(f, n) // it is back
+		}
+	}
+	_, proven := c.proven.get(c.now, from)
+	if m.Method >= wire.Put && m.Method <= wire.Refresh && !c.checkToken(from, m) {
+		return
+	}
+	switch m.Method {
+	case wire.Ping:
+		c.reply(from, m.TID, &wire.Answer{Plain: !proven})
+	case wire.Find, wire.Get:
+		if m.Key.IsZero() && m.Method == wire.Get {
+			c.sendError(from, m.TID, wire.CodeNoKey, "Get_values with no info_hash", proven)
+			return
+		}
+		limit := size
+		if proven {
+			limit = 0
+		}
+		q := question{m.Method, m.TID, m.Key, m.Want, m.Query}
+		if !c.answer(f, from, q, limit) {
+			if s := c.challenge(f, from); s != nil && len(s.held) < heldPerStranger {
+				s.held = append(s.held, q)
+			}
+			return
+		}
+	case wire.Put:
+		c.handlePut(from, m)
+	case wire.Refresh:
+		c.handleRefresh(from, m)
+	case wire.Listen:
+		c.handleListen(from, m)
+	case wire.Update:
+		c.handleUpdate(f, from, m)
+	}
+	if n == nil && !m.ReadOnly && f.table.wants(c.now, m.From, from.Addr()) {
+		c.challenge(f, from)
+	}
+}
+
+// checkToken tells whether a request may change something here, which also proves
+// the sender's address.
+func (c *Core) checkToken(from netip.AddrPort, m *wire.Message) bool {
+	_, proven := c.proven.get(c.now, from)
+	switch {
+	case m.Key.IsZero():
+		c.sendError(from, m.TID, wire.CodeNoKey, m.Method.String()+" with no info_hash", proven)
+		return false
+	case !c.tokens.valid(c.now, from, m.Token):
+		c.ignore(BadToken)
+		c.sendError(from, m.TID, wire.CodeUnauthorized, m.Method.String()+" with incorrect token", proven)
+		return false
+	}
+	if !proven {
+		c.proven.set(c.now, from, struct{}{})
+	}
+	return true
+}
+
+func (c *Core) reply(to netip.AddrPort, tid uint32, a *wire.Answer) {
+	a.To = to.Addr()
+	c.send(to, c.env.AppendReply(c.out.buf, tid, a))
+}
+
+// sendError answers with an error, without text to whom has not proven its
+// address.
+func (c *Core) sendError(to netip.AddrPort, tid uint32, code int, text string, proven bool) {
+	if !proven {
+		text = ""
+	}
+	c.send(to, c.env.AppendError(c.out.buf, tid, code, text))
+}
+
+// answer answers a find or get, unless that takes more than limit bytes (0: no
+// limit), and tells whether it did.
+func (c *Core) answer(f *family, to netip.AddrPort, q question, limit int) bool {
+	var room [2][k * 40]byte
+	tok := c.tokens.issue(c.now, to)
+	a := wire.Answer{To: to.Addr(), Token: tok[:], Plain: limit > 0}
+	want := q.want
+	if want == 0 {
+		want = f.which
+	}
+	if want&wire.IPv4 != 0 && c.v4 != nil {
+		a.Nodes4 = c.appendNodes(room[0][:0], c.v4, q.key)
+	}
+	if want&wire.IPv6 != 0 && c.v6 != nil {
+		a.Nodes6 = c.appendNodes(room[1][:0], c.v6, q.key)
+	}
+	if q.method == wire.Get {
+		a.Values = c.matching(q.key, q.query)
+		a.Rows = q.query.Select
+	}
+	inline := len(a.Rows) > 0 || wire.Inline(a.Values)
+	if limit > 0 && !inline {
+		return false
+	}
+	buf := c.env.AppendReply(c.out.buf, q.tid, &a)
+	if limit > 0 && len(buf)-len(c.out.buf) > limit {
+		c.out.buf = buf[:len(c.out.buf)]
+		return false
+	}
+	c.send(to, buf)
+	if !inline {
+		c.sendParts(to, q.tid, a.Values)
+	}
+	return true
+}
+
+func (c *Core) appendNodes(b []byte, f *family, key wire.Key) []byte {
+	var room [4 * k]*node
+	for _, n := range f.table.closest(room[:0], key, k, func(n *node) bool { return n.good(c.now) }) {
+		b = wire.AppendNode(b, n.id, n.addr)
+	}
+	return b
+}
+
+// matching returns the stored values that pass a query's filters.
+func (c *Core) matching(key wire.Key, q wire.Query) []wire.Packed {
+	sh := c.store.shelves[key]
+	if sh == nil {
+		return nil
+	}
+	var list []wire.Packed
+	bytes := 0
+	for _, s := range sh.values {
+		if !s.expires.After(c.now) || !q.Matches(s.Value) {
+			continue
+		}
+		if len(q.Select) == 0 {
+			if bytes += len(s.Bytes); bytes > maxAnswerBytes {
+				bytes -= len(s.Bytes)
+				continue
+			}
+		}
+		list = append(list, s.Packed)
+	}
+	return list
+}
+
+func (c *Core) handlePut(from netip.AddrPort, m *wire.Message) {
+	for _, v := range m.Values {
+		if v.ID == 0 {
+			c.sendError(from, m.TID, wire.CodeNoKey, "Put with invalid ID", true)
+			return
+		}
+	}
+	if len(m.Sizes) > 0 {
+		c.awaitParts(from, m, nil)
+		return
+	}
+	for i, v := range m.Values {
+		no := c.keep(m.Key, v, c.creation(m.Created), from, func() bool { return m.SignatureOK(i) })
+		c.reply(from, m.TID, &wire.Answer{ValueID: v.ID, Refused: no})
+	}
+}
+
+// creation returns when a value was made, which nobody can claim to be later than
+// now.
+func (c *Core) creation(unix int64) time.Time {
+	if t := time.Unix(unix, 0); unix > 0 && t.Before(c.now) {
+		return t
+	}
+	return c.now
+}
+
+// keep stores a value that was sent by from, or that is our own when from is the
+// zero address, and tells those who listen.
+func (c *Core) keep(key wire.Key, v *wire.Value, created time.Time, from netip.AddrPort, signatureOK func() bool) wire.Refusal {
+	no := c.judgeAndKeep(key, v, created, from, signatureOK)
+	c.stats.Refused[no]++
+	return no
+}
+
+func (c *Core) judgeAndKeep(key wire.Key, v *wire.Value, created time.Time, from netip.AddrPort, signatureOK func() bool) wire.Refusal {
+	expires := created.Add(Life(v.Type))
+	if !expires.After(c.now) || v.Size() > wire.MaxValueSize {
+		return wire.BadValue
+	}
+	var src netip.Addr
+	if from.IsValid() {
+		src = source(from.Addr())
+	}
+	sh := c.store.shelves[key]
+	var old *stored
+	if sh != nil {
+		old = sh.get(v.ID)
+	}
+	switch {
+	case old != nil && old.Value.SameContent(v):
+		c.store.renew(c.now, old)
+		c.pushNotice(sh, old.Value, false)
+		return wire.Stored
+	case old != nil && !replaces(old.Value, v, signatureOK):
+		return wire.Conflict
+	case old == nil:
+		var ok bool
+		if v, ok = admit(key, v, from, signatureOK); !ok {
+			return wire.BadValue
+		}
+	}
+	s := &stored{Packed: detach(v), created: created, expires: expires, from: src}
+	if old != nil {
+		if !c.store.replace(c.now, old, s) {
+			return wire.OverQuota
+		}
+	} else if !c.store.put(c.now, key, s) {
+		return wire.OverQuota
+	}
+	sh = c.store.shelves[key]
+	if len(sh.replicas) == 0 {
+		c.assumeReplicas(key, sh)
+	}
+	c.pushValue(key, sh, s)
+	return wire.Stored
+}
+
+// detach packs a value and parses it again, so that it takes one piece of memory
+// and aliases no packet.
+func detach(v *wire.Value) wire.Packed {
+	b := v.Append(make([]byte, 0, v.Size()+len(v.Owner)+64))
+	if p, err := wire.ParseValue(b); err == nil {
+		return wire.Packed{Value: p, Bytes: b}
+	}
+	return wire.Packed{Value: v.Clone(), Bytes: b}
+}
+
+func (c *Core) handleRefresh(from netip.AddrPort, m *wire.Message) {
+	sh := c.store.shelves[m.Key]
+	var s *stored
+	if sh != nil {
+		s = sh.get(m.ValueID)
+	}
+	if s == nil || !s.expires.After(c.now) {
+		// OpenDHT says yes when it knows the key but not the value; no makes every
+		// version send the value again.
+		c.sendError(from, m.TID, wire.CodeNotFound, "Access operation for unknown storage", true)
+		return
+	}
+	c.store.renew(c.now, s)
+	c.pushNotice(sh, s.Value, false)
+	c.reply(from, m.TID, &wire.Answer{ValueID: m.ValueID})
+}

@@ -1,0 +1,225 @@
+package kad
+
+import (
+	"errors"
+	"time"
+
+	"github.com/kith-im/kith/dht/wire"
+)
+
+// Errors that tasks end with.
+var (
+	ErrNoNodes   = errors.New("no DHT node can be reached")
+	ErrNotStored = errors.New("no DHT node stored the value")
+	ErrRefused   = errors.New("the DHT refuses the value")
+)
+
+// maxFound bounds the values that one get, or one listen, delivers at a time.
+const maxFound = 1 << 13
+
+// A Get is a lookup of values in progress.
+type Get struct {
+	c       *Core
+	key     wire.Key
+	query   wire.Query
+	seen    map[wire.ValueID][]*wire.Value
+	seenNum int
+	found   func(*wire.Value)
+	done    func(error)
+	tasks   []*getTask
+	open    int // tasks that have not ended
+	asked   bool
+	ended   bool
+}
+
+// Get looks for the values under key that match q. It calls found for each, once,
+// and done at the end: with [ErrNoNodes] when there was nobody to ask. The
+// functions are called within this or later calls of the core and must not call
+// it. What they are given stays valid and must not be changed.
+func (c *Core) Get(now time.Time, key wire.Key, q wire.Query, found func(*wire.Value), done func(error), out *Outbox) *Get {
+	c.enter(now, out)
+	g := &Get{c: c, key: key, query: q, seen: make(map[wire.ValueID][]*wire.Value), found: found, done: done}
+	for _, p := range c.matching(key, wire.Query{Where: q.Where}) {
+		g.deliver(p.Value)
+	}
+	c.each(func(f *family) {
+		g.tasks = append(g.tasks, &getTask{g: g, state: make(map[*candidate]askState), deadline: c.now.Add(joinPatience)})
+		g.open++
+	})
+	i := 0
+	c.each(func(f *family) {
+		t := g.tasks[i]
+		i++
+		t.s = c.search(f, key)
+		t.s.run(t)
+	})
+	c.out = nil
+	return g
+}
+
+// CancelGet ends a lookup without calling done.
+func (c *Core) CancelGet(now time.Time, g *Get, out *Outbox) {
+	c.enter(now, out)
+	if !g.ended {
+		g.ended = true
+		for _, t := range g.tasks {
+			t.abandon()
+			t.s.end(t)
+		}
+	}
+	c.out = nil
+}
+
+// deliver passes a value on, unless it was.
+func (g *Get) deliver(v *wire.Value) {
+	if g.ended || !g.query.Matches(v) || g.seenNum >= maxFound {
+		return
+	}
+	for _, have := range g.seen[v.ID] {
+		if have.SameContent(v) && have.Seq == v.Seq {
+			return
+		}
+	}
+	g.seen[v.ID] = append(g.seen[v.ID], v)
+	g.seenNum++
+	g.found(v)
+}
+
+// taskEnded is called once by each task.
+func (g *Get) taskEnded(asked bool) {
+	g.asked = g.asked || asked
+	if g.open--; g.open > 0 || g.ended {
+		return
+	}
+	g.ended = true
+	if g.asked {
+		g.done(nil)
+	} else {
+		g.done(ErrNoNodes)
+	}
+}
+
+type askState uint8
+
+const (
+	unasked askState = iota
+	asking
+	answered
+)
+
+// A getTask does a Get in one address family.
+type getTask struct {
+	g        *Get
+	s        *search
+	state    map[*candidate]askState
+	requests []*request
+	deadline time.Time
+	recheck  timer
+	answers  int
+	ended    bool
+}
+
+func (t *getTask) lasting() bool { return false }
+
+func (t *getTask) step(s *search) bool {
+	if t.ended || t.g.ended {
+		return true
+	}
+	counted := s.counted()
+	width := narrow
+	if s.near(counted) || t.answers > 0 && len(counted) > 0 && t.state[counted[0]] == answered {
+		width = s.width
+	}
+	busy := 0
+	for _, cd := range counted {
+		if t.state[cd] == asking {
+			busy++
+		}
+	}
+	open := false
+	for _, cd := range counted {
+		if t.state[cd] == answered {
+			continue
+		}
+		open = true
+		if t.state[cd] == unasked && busy < width && t.ask(cd) {
+			busy++
+		}
+	}
+	if open || len(counted) < s.width && len(t.requests) > 0 {
+		return false
+	}
+	if t.answers == 0 && s.patience(t.deadline, &t.recheck) {
+		return false
+	}
+	t.end()
+	return true
+}
+
+func (t *getTask) end() {
+	t.abandon()
+	t.g.taskEnded(t.answers > 0)
+}
+
+// abandon forgets what is in flight.
+func (t *getTask) abandon() {
+	t.ended = true
+	t.g.c.timers.stop(&t.recheck)
+	for _, r := range t.requests {
+		t.g.c.disown(r)
+	}
+	t.requests = nil
+}
+
+func (t *getTask) ask(cd *candidate) bool {
+	body := wire.Request{Method: wire.Get, Key: t.g.key, Query: t.g.query.OnWire(), Want: t.s.want()}
+	body.Query.Select = nil // the values themselves, at once
+	r := t.g.c.ask(t.s.f, cd.n, body, getter{t, cd})
+	if r == nil {
+		t.state[cd] = answered // too much is in flight: do without
+		return false
+	}
+	t.state[cd] = asking
+	t.requests = append(t.requests, r)
+	return true
+}
+
+func (t *getTask) gone(r *request) {
+	for i, other := range t.requests {
+		if other == r {
+			t.requests[i] = t.requests[len(t.requests)-1]
+			t.requests = t.requests[:len(t.requests)-1]
+			return
+		}
+	}
+}
+
+// getter is the owner of a get request.
+type getter struct {
+	t  *getTask
+	cd *candidate
+}
+
+func (o getter) replied(r *request, m *wire.Message) {
+	o.t.gone(r)
+	o.t.state[o.cd] = answered
+	o.t.answers++
+	for _, v := range m.Values {
+		o.t.g.deliver(v.Clone())
+	}
+	o.t.s.answered(o.cd, m)
+	o.t.s.step()
+}
+
+func (o getter) late(*request) {
+	o.cd.late = true
+	o.t.s.step()
+}
+
+func (o getter) failed(r *request, code int) {
+	o.t.gone(r)
+	if code != 0 {
+		o.t.state[o.cd] = answered // it lives, but does not understand
+	}
+	o.t.s.step()
+}

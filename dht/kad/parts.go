@@ -1,0 +1,289 @@
+package kad
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/kith-im/kith/dht/wire"
+)
+
+// Bounds of the values that arrive in parts.
+const (
+	partsLife     = 10 * time.Second // of a whole message
+	partsSilence  = 3 * time.Second  // between two parts
+	maxPartial    = 256              // messages being put together
+	maxPartialSum = 16 << 20         // bytes of them all
+	maxEarly      = 64               // parts that came before what announces them
+	trainLength   = 32               // parts that are sent at once
+	trainPause    = 4 * time.Millisecond
+)
+
+// A partKey tells which message a part belongs to: its sender's address counts, so
+// that nobody else can add to it.
+type partKey struct {
+	from netip.AddrPort
+	tid  uint32
+}
+
+// A partial is a message whose values arrive in parts.
+type partial struct {
+	key    partKey
+	m      wire.Message // the announcing message, detached
+	r      *request     // that it answers, or nil for a request
+	values []partialValue
+	bytes  int
+	begun  time.Time
+	tm     timer
+}
+
+type partialValue struct {
+	buf     []byte
+	missing []span // not there yet, ascending
+}
+
+// A span is the bytes [from, to).
+type span struct{ from, to int }
+
+// assembly puts together what arrives in parts.
+type assembly struct {
+	open  map[partKey]*partial
+	bytes int
+	early []earlyPart
+}
+
+type earlyPart struct {
+	key   partKey
+	index int
+	off   int
+	data  []byte
+	at    time.Time
+}
+
+// awaitParts begins to collect the values that m announces. It is false, and
+// nothing is begun, when there is nothing to wait for.
+func (c *Core) awaitParts(from netip.AddrPort, m *wire.Message, r *request) bool {
+	key := partKey{from, m.TID}
+	if c.parts.open[key] != nil {
+		return true // a retry: parts that are missing still come
+	}
+	p := &partial{key: key, r: r, begun: c.now}
+	for _, size := range m.Sizes {
+		v := partialValue{}
+		if size > 0 && size <= wire.MaxPackedSize+wireSlack && p.bytes+size <= maxPartialSum/4 {
+			v.buf = make([]byte, size)
+			v.missing = []span{{0, size}}
+			p.bytes += size
+		}
+		p.values = append(p.values, v)
+	}
+	if p.bytes == 0 || len(c.parts.open) >= maxPartial || c.parts.bytes+p.bytes > maxPartialSum {
+		c.ignore(BadPart)
+		return false
+	}
+	p.m = m.Header()
+	if c.parts.open == nil {
+		c.parts.open = make(map[partKey]*partial)
+	}
+	c.parts.open[key] = p
+	c.parts.bytes += p.bytes
+	if r != nil {
+		c.timers.stop(&r.tm) // the answer has begun
+	}
+	c.partsTimeout(p)
+	early := c.parts.early
+	c.parts.early = nil
+	for _, e := range early {
+		switch {
+		case e.key == key && c.parts.open[key] == p:
+			c.addPart(p, e.index, e.off, e.data)
+		case e.key != key && c.now.Sub(e.at) < partsSilence:
+			c.parts.early = append(c.parts.early, e)
+		}
+	}
+	return true
+}
+
+// wireSlack is how much larger than [wire.MaxPackedSize] a signed value may be,
+// whose owner key does not count as size.
+const wireSlack = 4 << 10
+
+func (c *Core) partsTimeout(p *partial) {
+	wait := min(partsSilence, p.begun.Add(partsLife).Sub(c.now))
+	c.after(&p.tm, wait, func() {
+		c.closeParts(p)
+		c.ignore(BadPart)
+		if p.r != nil && c.requests[p.r.tid] == p.r {
+			c.timeout(p.r) // ask again
+		}
+	})
+}
+
+func (c *Core) closeParts(p *partial) {
+	c.timers.stop(&p.tm)
+	delete(c.parts.open, p.key)
+	c.parts.bytes -= p.bytes
+}
+
+// handleParts takes parts of values.
+func (c *Core) handleParts(f *family, from netip.AddrPort, m *wire.Message) {
+	key := partKey{from, m.TID}
+	p := c.parts.open[key]
+	if p == nil {
+		// Parts can overtake what announces them; from strangers they count as
+		// requests, so that they cannot be used to flood.
+		if _, proven := c.proven.get(c.now, from); !proven || !c.limiter.allow(c.now, from.Addr()) {
+			c.ignore(BadPart)
+			return
+		}
+		for _, piece := range m.Pieces {
+			if len(c.parts.early) >= maxEarly || len(piece.Data) > 2*wire.PieceSize {
+				c.ignore(BadPart)
+				return
+			}
+			c.parts.early = append(c.parts.early, earlyPart{key, piece.Index, piece.Offset, append([]byte(nil), piece.Data...), c.now})
+		}
+		return
+	}
+	if n := f.table.get(p.m.From); n != nil && n.addr == from {
+		n.heard = c.now
+	}
+	for _, piece := range m.Pieces {
+		if c.parts.open[key] != p {
+			return
+		}
+		c.addPart(p, piece.Index, piece.Offset, piece.Data)
+	}
+}
+
+func (c *Core) addPart(p *partial, index, off int, data []byte) {
+	if index < 0 || index >= len(p.values) || off < 0 || len(data) == 0 || off+len(data) > len(p.values[index].buf) {
+		c.ignore(BadPart)
+		return
+	}
+	v := &p.values[index]
+	if !v.fill(off, data) {
+		return // had it
+	}
+	c.partsTimeout(p)
+	for i := range p.values {
+		if len(p.values[i].missing) > 0 {
+			return
+		}
+	}
+	c.closeParts(p)
+	c.assembled(p)
+}
+
+// fill copies what is still missing of the bytes at off, so that a part that came
+// first cannot be overwritten.
+func (v *partialValue) fill(off int, data []byte) bool {
+	end := off + len(data)
+	filled := false
+	var rest []span
+	for _, s := range v.missing {
+		from, to := max(s.from, off), min(s.to, end)
+		if from >= to {
+			rest = append(rest, s)
+			continue
+		}
+		filled = true
+		copy(v.buf[from:to], data[from-off:])
+		if s.from < from {
+			rest = append(rest, span{s.from, from})
+		}
+		if to < s.to {
+			rest = append(rest, span{to, s.to})
+		}
+	}
+	if len(rest) > 2*wire.MaxPackedSize/wire.PieceSize {
+		return false // cut into crumbs on purpose
+	}
+	v.missing = rest
+	return filled
+}
+
+// assembled goes on with a message whose values are all there.
+func (c *Core) assembled(p *partial) {
+	for i := range p.values {
+		if len(p.values[i].buf) == 0 {
+			continue // too large: the others still count
+		}
+		v, err := wire.ParseValue(p.values[i].buf)
+		if err != nil {
+			c.ignore(BadValues)
+			continue
+		}
+		p.m.Values = append(p.m.Values, v)
+	}
+	f := c.familyOf(p.key.from.Addr())
+	switch {
+	case p.r != nil:
+		if c.requests[p.r.tid] == p.r {
+			c.complete(f, p.r, &p.m)
+		}
+	case p.m.Kind == wire.Reply:
+		c.pushedValues(p.key.from, &p.m)
+	case p.m.Method == wire.Put:
+		c.handlePut(p.key.from, &p.m)
+	case p.m.Method == wire.Update:
+		c.handleUpdate(f, p.key.from, &p.m)
+	}
+}
+
+// A train is parts that wait to be sent, so that a large answer does not overrun
+// the receiver's buffer.
+type train struct {
+	to     netip.AddrPort
+	tid    uint32
+	values []wire.Packed
+	index  int
+	off    int
+}
+
+// maxTrains bounds the answers being sent in parts; past it they are cut short,
+// and the receiver asks again.
+const maxTrains = 256
+
+// sendParts sends values in parts, in order, the first ones at once.
+func (c *Core) sendParts(to netip.AddrPort, tid uint32, values []wire.Packed) {
+	if len(c.trains) >= maxTrains {
+		return
+	}
+	c.trains = append(c.trains, train{to: to, tid: tid, values: values})
+	if c.moveTrain(&c.trains[len(c.trains)-1]) {
+		c.trains = c.trains[:len(c.trains)-1]
+		return
+	}
+	if len(c.trains) == 1 {
+		c.after(&c.trainTm, trainPause, c.moveTrains)
+	}
+}
+
+func (c *Core) moveTrains() {
+	rest := c.trains[:0]
+	for _, t := range c.trains {
+		if !c.moveTrain(&t) {
+			rest = append(rest, t)
+		}
+	}
+	clear(c.trains[len(rest):])
+	c.trains = rest
+	if len(rest) > 0 {
+		c.after(&c.trainTm, trainPause, c.moveTrains)
+	}
+}
+
+// moveTrain sends the next parts and tells whether they were the last.
+func (c *Core) moveTrain(t *train) bool {
+	for range trainLength {
+		b := t.values[t.index].Bytes
+		c.send(t.to, c.env.AppendPiece(c.out.buf, t.tid, t.index, t.off, b))
+		if t.off += wire.PieceSize; t.off >= len(b) {
+			t.index, t.off = t.index+1, 0
+		}
+		if t.index == len(t.values) {
+			return true
+		}
+	}
+	return false
+}

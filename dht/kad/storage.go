@@ -1,0 +1,182 @@
+package kad
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/kith-im/kith/dht/wire"
+)
+
+// Bounds of the storage below the configured total. A source is an IPv4 address
+// or an IPv6 /64.
+const (
+	maxKeyValues = 4096    // values of one key
+	maxKeyBytes  = 4 << 20 // bytes of one key
+	valueCost    = 256     // bytes of book-keeping that count with a value
+)
+
+// A stored is one value of one key.
+type stored struct {
+	wire.Packed
+	key     wire.Key
+	created time.Time
+	expires time.Time
+	from    netip.Addr // source that it counts for; invalid for our own
+	cost    int64
+	pos     int // in its tenant's heap
+}
+
+// A shelf has the values of a key and those who listen to it.
+type shelf struct {
+	values    []*stored
+	bytes     int64
+	listeners []*listener
+	replicas  []wire.NodeID // nodes that are taken to hold these values too
+	checked   time.Time     // when replicas was last compared with the network
+	check     timer
+}
+
+func (s *shelf) get(id wire.ValueID) *stored {
+	for _, v := range s.values {
+		if v.Value.ID == id {
+			return v
+		}
+	}
+	return nil
+}
+
+// A storage keeps values until they expire, within limit bytes in all. When it is
+// full, the block of addresses that takes most, and in it the source that takes
+// most, loses what would expire first: a flood pushes out itself, not others.
+type storage struct {
+	limit   int64
+	shelves map[wire.Key]*shelf
+	tenants tenants
+	bytes   int64
+	values  int
+	// gone is called for each value that leaves.
+	gone func(*shelf, *stored)
+}
+
+func newStorage(limit int64) storage {
+	return storage{limit: limit, shelves: make(map[wire.Key]*shelf)}
+}
+
+// shelf returns the shelf of a key, a new one when there is none.
+func (s *storage) shelf(key wire.Key) *shelf {
+	sh := s.shelves[key]
+	if sh == nil {
+		sh = &shelf{}
+		s.shelves[key] = sh
+	}
+	return sh
+}
+
+// put stores a value; the caller has judged that it may be, and that none with
+// that id is there. It is false when there is no room for it.
+func (s *storage) put(now time.Time, key wire.Key, v *stored) bool {
+	v.key = key
+	v.cost = int64(len(v.Bytes)) + valueCost
+	sh := s.shelves[key]
+	if sh != nil && (len(sh.values) >= maxKeyValues || sh.bytes+v.cost > maxKeyBytes) {
+		s.sweepShelf(now, key, sh)
+		if sh = s.shelves[key]; sh != nil && (len(sh.values) >= maxKeyValues || sh.bytes+v.cost > maxKeyBytes) {
+			return false
+		}
+	}
+	if !s.makeRoom(now, v) {
+		return false
+	}
+	sh = s.shelf(key)
+	sh.values = append(sh.values, v)
+	sh.bytes += v.cost
+	s.tenants.add(v)
+	s.bytes += v.cost
+	s.values++
+	return true
+}
+
+// makeRoom evicts until v fits, or tells that v itself would be the first to go.
+func (s *storage) makeRoom(now time.Time, v *stored) bool {
+	if v.cost > s.limit {
+		return false
+	}
+	for s.bytes+v.cost > s.limit {
+		first := s.tenants.evictable(v)
+		if first == nil || first.from == v.from && first.expires.After(v.expires) && first.expires.After(now) {
+			return false
+		}
+		s.remove(first)
+	}
+	return true
+}
+
+// replace puts another value with the same id in the place of old.
+func (s *storage) replace(now time.Time, old, v *stored) bool {
+	sh := s.shelves[old.key]
+	gone := s.gone
+	s.gone = nil // it changes, it does not go
+	s.remove(old)
+	s.gone = gone
+	if s.put(now, old.key, v) {
+		if now := s.shelves[old.key]; now != sh {
+			now.listeners, now.replicas = sh.listeners, sh.replicas
+		}
+		return true
+	}
+	s.put(now, old.key, old)
+	return false
+}
+
+// renew extends the life of a value.
+func (s *storage) renew(now time.Time, v *stored) {
+	v.created = now
+	if e := now.Add(Life(v.Value.Type)); e.After(v.expires) {
+		v.expires = e
+		s.tenants.moved(v)
+	}
+}
+
+// remove takes a value out and forgets what is empty then.
+func (s *storage) remove(v *stored) {
+	sh := s.shelves[v.key]
+	for i, other := range sh.values {
+		if other == v {
+			sh.values[i] = sh.values[len(sh.values)-1]
+			sh.values[len(sh.values)-1] = nil
+			sh.values = sh.values[:len(sh.values)-1]
+			break
+		}
+	}
+	sh.bytes -= v.cost
+	s.tenants.remove(v)
+	s.bytes -= v.cost
+	s.values--
+	if s.gone != nil {
+		s.gone(sh, v)
+	}
+	s.tidy(v.key, sh)
+}
+
+// tidy forgets a shelf with nothing on it.
+func (s *storage) tidy(key wire.Key, sh *shelf) {
+	if len(sh.values) == 0 && len(sh.listeners) == 0 {
+		delete(s.shelves, key)
+	}
+}
+
+func (s *storage) sweepShelf(now time.Time, key wire.Key, sh *shelf) {
+	for i := len(sh.values) - 1; i >= 0; i-- {
+		if !sh.values[i].expires.After(now) {
+			s.remove(sh.values[i])
+		}
+	}
+	s.tidy(key, sh)
+}
+
+// sweep removes what has expired.
+func (s *storage) sweep(now time.Time) {
+	for _, v := range s.tenants.due(now) {
+		s.remove(v)
+	}
+}

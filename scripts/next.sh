@@ -1,0 +1,14 @@
+#!/bin/sh
+# Says what to do with the node that make run is about to start.
+port=$1
+cat <<EOF
+Starting a DHT node on UDP port $port; end it with Ctrl-C. In a second terminal, try:
+
+  bin/kith dht ping 127.0.0.1:$port
+  bin/kith dht put greeting --text hello --bootstrap 127.0.0.1:$port
+  bin/kith dht get greeting --bootstrap 127.0.0.1:$port
+  bin/kith dht listen greeting --bootstrap 127.0.0.1:$port
+
+To join a network that exists: make run ARGS='--bootstrap HOST:PORT'
+
+EOF
