@@ -133,10 +133,10 @@ type Info struct {
 
 // FamilyInfo is the routing state of one address family.
 type FamilyInfo struct {
-	Status   Status         `json:"status"`
-	Good     int            `json:"good"`
-	Dubious  int            `json:"dubious"`
-	Incoming int            `json:"incoming"` // heard from but never asked
+	Status  Status `json:"status"`
+	Good    int    `json:"good"`
+	Dubious int    `json:"dubious"`
+
 	Known    int            `json:"known"`    // all nodes that are remembered
 	Depth    int            `json:"depth"`    // bits of the neighbourhood
 	Estimate int            `json:"estimate"` // guessed size of the network

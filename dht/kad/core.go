@@ -135,6 +135,7 @@ type Core struct {
 	trains  []train
 	trainTm timer
 
+	local             []netip.Addr // of the host's interfaces
 	sweepTm, upkeepTm timer
 
 	stats Stats
@@ -154,7 +155,6 @@ type family struct {
 	home      time.Time // when we looked for our own id last
 	homes     int       // how often, since we joined
 	spared    time.Time // when we looked for nodes elsewhere last
-	natted    bool
 }
 
 // New returns a core that knows nobody. Drive it with [Core.Receive] and

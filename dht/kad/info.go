@@ -13,6 +13,7 @@ type Info struct {
 	Keys       int
 	Values     int
 	Bytes      int64
+	Limit      int64 // of Bytes
 	Searches   int
 	Sockets    int // of ours, at others
 	Publishing int
@@ -40,7 +41,7 @@ func (c *Core) Info(now time.Time) Info {
 		c.now = now
 	}
 	i := Info{
-		Keys: len(c.store.shelves), Values: c.store.values, Bytes: c.store.bytes,
+		Keys: len(c.store.shelves), Values: c.store.values, Bytes: c.store.bytes, Limit: c.store.limit,
 		Searches: len(c.searches), Sockets: len(c.sockets), Publishing: len(c.puts),
 		Listeners: len(c.watch.all), Requests: len(c.requests), Partial: len(c.parts.open),
 	}

@@ -182,7 +182,7 @@ func (l *lookup) step(s *search) bool {
 // keepMappings pings those who push to us before a NAT between us forgets that we
 // talked.
 func (c *Core) keepMappings(f *family) {
-	if !f.natted || len(c.sockets) == 0 {
+	if len(c.sockets) == 0 || !c.natted(f) {
 		return
 	}
 	asked := make(map[netip.AddrPort]bool)
@@ -204,13 +204,21 @@ func (c *Core) keepMappings(f *family) {
 	}
 }
 
-// SetLocalAddrs tells the addresses of the host's interfaces. When others see us
-// at an address that is not among them there is a NAT between us.
-func (c *Core) SetLocalAddrs(addrs []netip.Addr) {
-	for f := range c.families {
-		best := f.ours.best()
-		f.natted = best.IsValid() && !slices.Contains(addrs, best)
-	}
+// SetLocalAddrs tells the addresses of the host's interfaces, and tells whether
+// they are others than before. When others see us at an address that is not among
+// them there is a NAT between us.
+func (c *Core) SetLocalAddrs(addrs []netip.Addr) (changed bool) {
+	slices.SortFunc(addrs, netip.Addr.Compare)
+	addrs = slices.Compact(addrs)
+	changed = c.local != nil && !slices.Equal(addrs, c.local)
+	c.local = addrs
+	return changed
+}
+
+// natted tells whether there is a NAT between us and others.
+func (c *Core) natted(f *family) bool {
+	best := f.ours.best()
+	return best.IsValid() && !slices.Contains(c.local, best)
 }
 
 // Bootstrap pings addresses at which nodes are hoped for. Call it also with none,
@@ -412,3 +420,24 @@ func (a *addressVotes) best() netip.Addr {
 	}
 	return best
 }
+
+// Ping asks whether a node answers at an address, and calls done with its id and
+// the round-trip time, or with [ErrNoNodes]. The rules for done are those of
+// [Core.Get].
+func (c *Core) Ping(now time.Time, addr netip.AddrPort, done func(wire.NodeID, time.Duration, error), out *Outbox) {
+	c.enter(now, out)
+	f := c.familyOf(addr.Addr())
+	if f == nil || martian(addr) || c.askAddr(f, addr, wire.Request{Method: wire.Ping}, userPing{c, done}) == nil {
+		done(wire.NodeID{}, 0, ErrNoNodes)
+	}
+	c.out = nil
+}
+
+type userPing struct {
+	c    *Core
+	done func(wire.NodeID, time.Duration, error)
+}
+
+func (p userPing) replied(r *request, m *wire.Message) { p.done(m.From, p.c.now.Sub(r.sent), nil) }
+func (p userPing) late(*request)                       {}
+func (p userPing) failed(*request, int)                { p.done(wire.NodeID{}, 0, ErrNoNodes) }

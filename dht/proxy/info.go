@@ -33,7 +33,7 @@ type nodeInfo struct {
 type familyJSON struct {
 	Dubious  int `json:"dubious"`
 	Good     int `json:"good"`
-	Incoming int `json:"incoming"`
+	Incoming int `json:"incoming"` // heard from but never asked: nodes of ours do not count them
 	Estimate int `json:"network_size_estimation,omitempty"`
 	Depth    int `json:"table_depth,omitempty"`
 }
@@ -58,7 +58,7 @@ func (s *Server) nodeInfo(ctx context.Context) (nodeInfo, dht.Info, error) {
 }
 
 func familyOf(f dht.FamilyInfo) familyJSON {
-	j := familyJSON{Dubious: f.Dubious, Good: f.Good, Incoming: f.Incoming}
+	j := familyJSON{Dubious: f.Dubious, Good: f.Good}
 	if f.Depth > 1 {
 		j.Depth, j.Estimate = f.Depth, f.Estimate
 	}
@@ -151,7 +151,7 @@ func (n *nodeInfo) table() dht.Info {
 }
 
 func (f *familyJSON) info() dht.FamilyInfo {
-	i := dht.FamilyInfo{Good: f.Good, Dubious: f.Dubious, Incoming: f.Incoming, Depth: f.Depth, Estimate: f.Estimate}
+	i := dht.FamilyInfo{Good: f.Good, Dubious: f.Dubious, Depth: f.Depth, Estimate: f.Estimate}
 	switch {
 	case f.Good > 0:
 		i.Status = dht.Connected

@@ -76,6 +76,7 @@ type meter struct {
 	mu      sync.Mutex // guards all below
 	clients map[netip.Prefix]*usage
 	listens int
+	swept   time.Time
 }
 
 type usage struct {
@@ -124,7 +125,8 @@ func (m *meter) streams() int {
 func (m *meter) usage(client netip.Prefix, now time.Time) *usage {
 	u := m.clients[client]
 	if u == nil {
-		if len(m.clients) >= maxClients {
+		if len(m.clients) >= maxClients && now.Sub(m.swept) >= time.Second {
+			m.swept = now
 			m.sweep(now)
 		}
 		if len(m.clients) >= maxClients {

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -203,6 +204,7 @@ func (s *Server) jsonHeader(r *request) {
 
 // fail ends a request with an error text.
 func (s *Server) fail(r *request, status int, body string) {
+	r.w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 	r.w.WriteHeader(status)
 	s.write(r, []byte(body))
 }

@@ -103,6 +103,7 @@ func (s *Server) handlePingPush(r *request) {
 // subscription listens for a client and pushes what happens, until ctx ends or
 // the listen fails; it is started again later then.
 func (s *Server) subscription(ctx context.Context, l *lease) {
+	started := time.Now()
 	events := make(chan dht.Event, gatherMax)
 	var failed error
 	go func() { // until ctx ends, which the caller sees to
@@ -126,6 +127,9 @@ func (s *Server) subscription(ctx context.Context, l *lease) {
 	defer s.mu.Unlock()
 	l.stop = nil
 	if s.leases.has(l) && ctx.Err() == nil {
+		if time.Since(started) > retryLimit {
+			l.retry.reset()
+		}
 		s.postpone(l, failed)
 	}
 }

@@ -213,6 +213,31 @@ func TestPieces(t *testing.T) {
 	}
 }
 
+// What the recordings lack: a get with filters and families.
+func TestAppendGetWithEverything(t *testing.T) {
+	e := Envelope{Self: testNode}
+	got := e.AppendRequest(nil, 5, &Request{Method: Get, Key: testKey, Query: WhereID(9), Want: IPv4 | IPv6})
+	want := object([]pair{
+		{"a", []pair{
+			{"id", testNode[:]},
+			{"h", testKey[:]},
+			{"q", []pair{{"s", []any{}}, {"w", []any{[]pair{{"f", 1}, {"v", 9}}}}}},
+			{"w", []any{2, 10}},
+		}},
+		{"q", "get"},
+		{"t", 5},
+		{"y", "q"},
+		{"v", Agent},
+	})
+	if !bytes.Equal(got, want) {
+		t.Errorf("%x, want %x", got, want)
+	}
+	var m Message
+	if err := m.Parse(got); err != nil || m.Want != IPv4|IPv6 || diff(WhereID(9), m.Query) != "" {
+		t.Errorf("%+v, %v", m, err)
+	}
+}
+
 func TestInlineLimits(t *testing.T) {
 	sized := func(n, size int) []Packed {
 		ps := make([]Packed, n)

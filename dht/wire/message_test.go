@@ -144,6 +144,13 @@ func TestParseRejects(t *testing.T) {
 		filters[i] = []pair{{"f", 1}, {"v", i}}
 	}
 	query := func(w ...pair) []byte { return object(with("get", pair{"h", testKey[:]}, pair{"q", w})) }
+	pieces := func(n int) msgpackRaw {
+		b := msgpack.AppendMap(nil, n)
+		for i := range n {
+			b = appendObject(msgpack.AppendUint(b, uint64(i)), []pair{{"o", 0}, {"d", ""}})
+		}
+		return b
+	}
 	bomb := msgpackRaw(append(bytes.Repeat([]byte{0x91}, 40000), 0xc0))
 	for name, b := range map[string][]byte{
 		"nothing":                  {},
@@ -190,6 +197,8 @@ func TestParseRejects(t *testing.T) {
 		"owner of 19 bytes":        query(pair{"s", []any{}}, pair{"w", []any{[]pair{{"f", 3}, {"v", id[:19]}}}}),
 		"parts is an array":        object([]pair{{"y", "p"}, {"t", 1}, {"p", []any{}}}),
 		"part key is text":         object([]pair{{"y", "p"}, {"t", 1}, {"p", []pair{{"0", []pair{{"o", 0}, {"d", id}}}}}}),
+		"too many parts":           object([]pair{{"y", "p"}, {"t", 1}, {"p", pieces(maxValues + 1)}}),
+		"too many parts in all":    object([]pair{{"y", "p"}, {"t", 1}, {"p", pieces(maxValues)}, {"p", pieces(1)}}),
 		"part is a number":         append(append([]byte{0x83}, object([]pair{{"y", "p"}, {"t", 1}})[1:]...), 0xa1, 'p', 0x81, 0, 5),
 		"socket of 33 bits":        object(with("listen", pair{"sid", 1 << 32})),
 	} {

@@ -21,7 +21,9 @@ type Network interface {
 	// family only ("udp4" or "udp6" follow from the address); port 0 picks a free one.
 	ListenPacket(ctx context.Context, addr netip.AddrPort) (PacketConn, error)
 	// ListenMulticast opens a UDP socket bound with address reuse to the group's
-	// port and joined to the group on every multicast-capable interface.
+	// port and joined to the group on every multicast-capable interface. What is
+	// sent to the group goes out on each of them, is heard by the sender too, and
+	// stays on the link; so a listener can get a packet more than once.
 	ListenMulticast(ctx context.Context, group netip.AddrPort) (PacketConn, error)
 	// Listen opens a TCP listener; "tcp", "tcp4", "tcp6" or "unix".
 	Listen(ctx context.Context, network, addr string) (net.Listener, error)

@@ -3,6 +3,7 @@
 package netx
 
 import (
+	"errors"
 	"net"
 	"net/netip"
 	"runtime"
@@ -63,11 +64,28 @@ func (c *udpConn) WriteBatch(d []Datagram) (int, error) {
 		if d[i].N < 0 || d[i].N > len(d[i].Buf) {
 			return i, &net.OpError{Op: "write", Net: "udp", Source: c.conn.LocalAddr(), Err: syscall.EINVAL}
 		}
-		if _, err := c.conn.WriteToUDPAddrPort(d[i].Buf[:d[i].N], unmap(d[i].Addr)); err != nil {
+		if err := c.writeOne(&d[i]); err != nil {
 			return i, err
 		}
 	}
 	return len(d), nil
+}
+
+// fullTries bounds how often, a millisecond apart, a packet is offered to a full queue.
+const fullTries = 10
+
+// writeOne sends one packet. The BSDs do not wait for room in the interface's
+// queue but fail with ENOBUFS.
+func (c *udpConn) writeOne(d *Datagram) error {
+	var err error
+	for range fullTries {
+		_, err = c.conn.WriteToUDPAddrPort(d.Buf[:d.N], unmap(d.Addr))
+		if !errors.Is(err, syscall.ENOBUFS) {
+			return err
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return err
 }
 
 // Clone implements [PacketConn].

@@ -141,7 +141,7 @@ func (w *World) enter(p *packet) (*Host, Cause) {
 		if !ok {
 			return nil, DropNAT
 		}
-		p.dst, p.realm = dst, o.nat.inside.realm
+		p.dst, p.realm = dst, o.nat.realm
 	}
 	return nil, DropNoRoute
 }
@@ -158,7 +158,7 @@ func (w *World) target(p *packet) *Host {
 		if m == nil {
 			return nil
 		}
-		dst, r = m.inner, o.nat.inside.realm
+		dst, r = m.inner, o.nat.realm
 	}
 	return nil
 }

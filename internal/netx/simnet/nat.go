@@ -41,7 +41,6 @@ const tcpTimeout = 2*time.Hour + 4*time.Minute
 // methods of its inside.
 type NAT struct {
 	*LAN    // the inside
-	inside  *LAN
 	outside *realm
 	outer   []netip.Addr
 	hairpin bool
@@ -53,10 +52,9 @@ type NAT struct {
 
 func newNAT(w *World, kind NATKind, outside *realm, outer []netip.Addr) *NAT {
 	n := &NAT{outside: outside, outer: slices.Clone(outer)}
-	n.inside = &LAN{world: w, realm: &realm{owners: make(map[netip.Addr]owner), uplink: n}, multicast: true}
-	n.LAN = n.inside
+	n.LAN = &LAN{world: w, realm: &realm{owners: make(map[netip.Addr]owner), uplink: n}, multicast: true}
 	for i, t := range []*natTable{&n.udp4, &n.udp6, &n.tcp4, &n.tcp6} {
-		*t = natTable{kind: kind, timeout: w.cfg.Timeout, byInner: make(map[natKey]*mapping), byPort: make(map[uint16]*mapping)}
+		*t = natTable{kind: kind, first: firstNATPort, timeout: w.cfg.Timeout, byInner: make(map[natKey]*mapping), byPort: make(map[uint16]*mapping)}
 		if i >= 2 {
 			t.timeout = tcpTimeout
 		}
@@ -155,6 +153,7 @@ func (n *NAT) tableOf(p protocol, six bool) *natTable {
 type natTable struct {
 	kind    NATKind
 	outer   netip.Addr
+	first   uint16 // port
 	seed    uint64
 	timeout time.Duration
 	byInner map[natKey]*mapping
@@ -176,7 +175,7 @@ type mapping struct {
 	peers map[netip.AddrPort]time.Duration
 }
 
-// Ports of a NAT are taken from 1024 up.
+// firstNATPort is where the ports begin that a NAT gives out.
 const firstNATPort = 1024
 
 // maxPeers is when a mapping looks for peers that it may forget.
@@ -252,10 +251,10 @@ func (t *natTable) drop(m *mapping) {
 // freePort picks a port by the key and the time, so that what other hosts do at
 // the same instant does not change it, and a mapping that comes again gets another.
 func (t *natTable) freePort(now time.Duration, key natKey) (uint16, bool) {
-	const ports = 1<<16 - firstNATPort
+	ports := 1<<16 - uint64(t.first)
 	start := uint64(hash(t.seed).addr(key.inner).addr(key.dst).word(uint64(now)))
-	for i := range uint64(ports) {
-		port := uint16(firstNATPort + (start+i)%ports)
+	for i := range ports {
+		port := t.first + uint16((start+i)%ports)
 		m := t.byPort[port]
 		if m != nil && t.expired(m, now) {
 			t.drop(m)

@@ -23,7 +23,7 @@ type Config struct {
 	Seed uint64
 	// Link is the path between hosts of different networks, in each direction.
 	Link Link
-	// Timeout is how long NATs and firewalls remember an UDP packet that went
+	// Timeout is how long NATs and firewalls remember a UDP packet that went
 	// out; 0 is two minutes, the least that RFC 4787 allows.
 	Timeout time.Duration
 	// ReceiveBuffer bounds what waits in a UDP socket, in bytes with 512 for the

@@ -135,14 +135,18 @@ func TestDeterminism(t *testing.T) {
 
 // TestScale is the size that whole-node simulations need; it takes a second or two.
 func TestScale(t *testing.T) {
+	packets := 100_000
+	if testing.Short() {
+		packets = 20_000
+	}
 	start := time.Now()
-	_, stats := chatter(t, 1, 500, 100_000)
+	_, stats := chatter(t, 1, 500, packets)
 	u := stats.UDP
 	t.Logf("%d packets in %v: %+v", u.Sent.Packets, time.Since(start), u)
-	if u.Sent.Packets != 100_000 || u.Sent.Packets+u.Duplicated.Packets != u.Delivered.Packets+u.Drops().Packets {
+	if u.Sent.Packets != uint64(packets) || u.Sent.Packets+u.Duplicated.Packets != u.Delivered.Packets+u.Drops().Packets {
 		t.Errorf("the counters do not add up: %+v", u)
 	}
-	if loss := float64(u.Dropped[simnet.DropLoss].Packets) / 100_000; loss < 0.045 || loss > 0.055 {
+	if loss := float64(u.Dropped[simnet.DropLoss].Packets) / float64(packets); loss < 0.045 || loss > 0.055 {
 		t.Errorf("loss %.4f, want 0.05", loss)
 	}
 	if u.Dropped[simnet.DropLoss] != u.Drops() {

@@ -1,0 +1,370 @@
+package dht
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/kith-im/kith/dht/kad"
+	"github.com/kith-im/kith/dht/wire"
+	"github.com/kith-im/kith/internal/netx"
+)
+
+const (
+	maxPacket = 64 << 10 // bytes of a datagram
+	maxBatch  = 64       // datagrams that are read at once
+	saveEvery = 10 * time.Minute
+	// idleLook is how often the core is looked at when it has nothing to do.
+	idleLook = time.Hour
+)
+
+// Run runs the node until ctx ends or [Node.Close] is called, and then closes it.
+// It returns nil then; an error says why the node could not go on.
+func (n *Node) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	n.load()
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		select {
+		case <-ctx.Done():
+		case <-n.closed:
+			cancel()
+		}
+		return n.Close()
+	})
+	for _, s := range []*socket{n.v4, n.v6} {
+		if s != nil {
+			n.serve(g, s)
+		}
+	}
+	g.Go(func() error { return n.keepTime(ctx, g) })
+	g.Go(func() error { return n.watchNetwork(ctx) })
+	if n.cfg.Discovery {
+		n.discover(ctx, g)
+	}
+	if n.cfg.StateFile != "" {
+		g.Go(func() error { return n.keepState(ctx) })
+	}
+	n.cfg.Log.Info("DHT node runs", "id", n.cfg.ID, "addrs", n.Addrs(), "network", n.cfg.NetworkID)
+	err := g.Wait()
+	if n.cfg.StateFile != "" {
+		err = errors.Join(err, n.SaveState(n.cfg.StateFile))
+	}
+	return err
+}
+
+// load takes over the nodes and values of an earlier run.
+func (n *Node) load() {
+	st := n.cfg.State
+	if st == nil {
+		return
+	}
+	n.do(func(now time.Time, out *kad.Outbox) {
+		n.core.Insert(now, st.Nodes, out)
+		for _, e := range st.Values {
+			n.core.Import(now, e, out)
+		}
+	})
+	n.cfg.State = nil
+}
+
+// serve starts the workers of a socket. Each has a handle of its own on it, where
+// the system can do that, so that they do not wait for one another.
+func (n *Node) serve(g *errgroup.Group, s *socket) {
+	g.Go(func() error { return n.work(s.conn) })
+	for range n.cfg.Workers - 1 {
+		conn, err := s.conn.Clone()
+		if err != nil {
+			return // one worker it is
+		}
+		g.Go(func() error { return n.work(conn) })
+		g.Go(func() error {
+			<-n.closed
+			return conn.Close()
+		})
+	}
+}
+
+// A worker is what one goroutine needs to serve packets.
+type worker struct {
+	n    *Node
+	conn netx.PacketConn
+	in   []netx.Datagram
+	msgs []wire.Message
+	ok   []bool
+	out  kad.Outbox
+}
+
+// work reads packets from conn until the node is closed.
+func (n *Node) work(conn netx.PacketConn) error {
+	w := &worker{n: n, conn: conn}
+	w.grow(1)
+	v4, v6 := n.v4, n.v6
+	if conn.LocalAddr().Addr().Is4() {
+		v4 = &socket{conn: conn}
+	} else {
+		v6 = &socket{conn: conn}
+	}
+	failures := 0
+	for {
+		got, err := conn.ReadBatch(w.in)
+		if err != nil {
+			if n.isClosed() || errors.Is(err, net.ErrClosed) {
+				return nil
+			}
+			if failures++; failures > 100 {
+				return fmt.Errorf("read DHT packets at %v: %w", conn.LocalAddr(), err)
+			}
+			continue
+		}
+		failures = 0
+		w.handle(w.in[:got])
+		n.send(&w.out, v4, v6)
+		if got == len(w.in) && got < maxBatch {
+			w.grow(2 * got) // there may be more waiting
+		}
+	}
+}
+
+// grow makes room for batches of size packets. Memory of buffers that no packet
+// ever filled is not really taken.
+func (w *worker) grow(size int) {
+	for len(w.in) < size {
+		w.in = append(w.in, netx.Datagram{Buf: make([]byte, maxPacket)})
+	}
+	w.msgs = make([]wire.Message, size)
+	w.ok = make([]bool, size)
+}
+
+// handle parses packets and checks signatures without the lock, then gives them to
+// the core.
+func (w *worker) handle(packets []netx.Datagram) {
+	n := w.n
+	good := 0
+	for i, p := range packets {
+		w.ok[i] = w.msgs[i].Parse(p.Buf[:p.N]) == nil
+		if !w.ok[i] {
+			n.bad.count.Add(1)
+			continue
+		}
+		good++
+		if hasSignature(&w.msgs[i]) {
+			n.mu.Lock()
+			allowed := n.core.AllowsPut(time.Now(), p.Addr, &w.msgs[i])
+			n.mu.Unlock()
+			if allowed {
+				w.msgs[i].CheckSignatures()
+			}
+		}
+	}
+	w.out.Reset()
+	if good == 0 {
+		return
+	}
+	now := time.Now()
+	n.mu.Lock()
+	for i, p := range packets {
+		if w.ok[i] {
+			n.core.Receive(now, p.Addr, &w.msgs[i], p.N, &w.out)
+		}
+	}
+	n.arm()
+	n.mu.Unlock()
+}
+
+func hasSignature(m *wire.Message) bool {
+	for _, v := range m.Values {
+		if v.Signed() {
+			return m.Kind == wire.Ask
+		}
+	}
+	return false
+}
+
+// badPackets counts packets that could not be read.
+type badPackets struct{ count atomic.Uint64 }
+
+func (n *Node) isClosed() bool {
+	select {
+	case <-n.closed:
+		return true
+	default:
+		return false
+	}
+}
+
+// send sends what is in out and resets it. An address that cannot be reached at all
+// fails its requests at once.
+func (n *Node) send(out *kad.Outbox, v4, v6 *socket) {
+	if out.Len() == 0 {
+		return
+	}
+	var room [maxBatch]netx.Datagram
+	var lost []netip.AddrPort
+	batch := room[:0]
+	var conn netx.PacketConn
+	flush := func() {
+		for len(batch) > 0 {
+			sent, err := conn.WriteBatch(batch)
+			if err == nil || n.isClosed() || sent >= len(batch) {
+				break
+			}
+			lost = append(lost, batch[sent].Addr)
+			batch = batch[sent+1:]
+		}
+		batch = room[:0]
+	}
+	for i := range out.Len() {
+		to, b := out.Packet(i)
+		s := v6
+		if to.Addr().Is4() {
+			s = v4
+		}
+		if s == nil {
+			continue
+		}
+		if s.conn != conn || len(batch) == len(room) {
+			flush()
+			conn = s.conn
+		}
+		batch = append(batch, netx.Datagram{Buf: b, N: len(b), Addr: to})
+	}
+	flush()
+	out.Reset()
+	if len(lost) > 0 {
+		n.failed(lost)
+	}
+}
+
+// failed tells the core of addresses that could not be sent to. What it wants to
+// send instead is sent, but failures of that are found by its time-outs.
+func (n *Node) failed(lost []netip.AddrPort) {
+	var out kad.Outbox
+	n.mu.Lock()
+	for _, a := range lost {
+		n.core.Failed(time.Now(), a, &out)
+	}
+	n.arm()
+	n.mu.Unlock()
+	for i := range out.Len() {
+		to, b := out.Packet(i)
+		s := n.v6
+		if to.Addr().Is4() {
+			s = n.v4
+		}
+		if s != nil {
+			s.conn.WriteBatch([]netx.Datagram{{Buf: b, N: len(b), Addr: to}})
+		}
+	}
+}
+
+// keepTime lets the core do what is due, and joins the network when it is time.
+func (n *Node) keepTime(ctx context.Context, g *errgroup.Group) error {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	var out kad.Outbox
+	for {
+		select {
+		case <-timer.C:
+		case <-n.timer:
+		case <-ctx.Done():
+			return nil
+		}
+		now := time.Now()
+		out.Reset()
+		n.mu.Lock()
+		next := n.core.Tick(now, &out)
+		join := len(n.cfg.Bootstrap) > 0 && n.core.WantsBootstrap(now)
+		n.wake = next
+		n.mu.Unlock()
+		n.send(&out, n.v4, n.v6)
+		if join {
+			g.Go(func() error {
+				if err := n.Bootstrap(ctx, n.cfg.Bootstrap...); err != nil && ctx.Err() == nil {
+					n.cfg.Log.Warn("bootstrap nodes cannot be found", "error", err)
+				}
+				return nil
+			})
+		}
+		timer.Reset(max(min(time.Until(next), idleLook), 0))
+	}
+}
+
+// resolve looks up bootstrap names. It returns what was found beside the error
+// about what was not.
+func (n *Node) resolve(ctx context.Context, hosts []string) ([]netip.AddrPort, error) {
+	// Say that nodes may come, so that requests wait for them.
+	n.do(func(now time.Time, out *kad.Outbox) { n.core.Bootstrap(now, nil, out) })
+	var addrs []netip.AddrPort
+	var errs []error
+	for _, h := range hosts {
+		host, port, err := splitHostPort(h)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("bootstrap address %q: %w", h, err))
+			continue
+		}
+		ips, err := n.cfg.Network.Lookup(ctx, host)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("look up bootstrap node %s: %w", host, err))
+			continue
+		}
+		for _, ip := range ips[:min(len(ips), 16)] {
+			addrs = append(addrs, netip.AddrPortFrom(ip.Unmap(), port))
+		}
+	}
+	return addrs, errors.Join(errs...)
+}
+
+// watchNetwork tells the core when the host's network changes.
+func (n *Node) watchNetwork(ctx context.Context) error {
+	n.localAddrs()
+	for range n.cfg.Network.Changes(ctx) {
+		if n.localAddrs() {
+			n.cfg.Log.Info("network changed")
+			n.ConnectivityChanged()
+		}
+	}
+	return nil
+}
+
+// localAddrs tells the core the addresses of the host, and tells whether they are
+// others than before.
+func (n *Node) localAddrs() bool {
+	ifaces, err := n.cfg.Network.Interfaces()
+	if err != nil {
+		n.cfg.Log.Warn("network interfaces cannot be listed", "error", err)
+		return false
+	}
+	var addrs []netip.Addr
+	for _, i := range ifaces {
+		for _, p := range i.Addrs {
+			addrs = append(addrs, p.Addr().WithZone(""))
+		}
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.core.SetLocalAddrs(addrs)
+}
+
+// keepState saves the state now and then.
+func (n *Node) keepState(ctx context.Context) error {
+	tick := time.NewTicker(saveEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			if err := n.SaveState(n.cfg.StateFile); err != nil {
+				n.cfg.Log.Error("DHT state cannot be saved", "file", n.cfg.StateFile, "error", err)
+			}
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
