@@ -2,6 +2,7 @@ package kad
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/kith-im/kith/dht/wire"
@@ -17,8 +18,36 @@ const (
 	heldPerStranger = 4
 )
 
-// waiting has the strangers that were challenged, by address.
-type waiting map[netip.AddrPort]*stranger
+// waiting has the strangers that were challenged, by address and in order.
+type waiting struct {
+	from  map[netip.AddrPort]*stranger
+	order []*stranger // oldest first; with some that are gone
+}
+
+func (w *waiting) add(s *stranger) {
+	if w.from == nil {
+		w.from = make(map[netip.AddrPort]*stranger)
+	}
+	w.from[s.from] = s
+	w.order = append(w.order, s)
+}
+
+func (w *waiting) remove(s *stranger) {
+	if w.from[s.from] == s {
+		delete(w.from, s.from)
+	}
+	if len(w.order) > 2*maxStrangers || len(w.from) == 0 {
+		w.order = slices.DeleteFunc(w.order, func(s *stranger) bool { return w.from[s.from] != s })
+	}
+}
+
+// oldest returns who has waited longest; there must be one.
+func (w *waiting) oldest() *stranger {
+	for w.from[w.order[0].from] != w.order[0] {
+		w.order = w.order[1:]
+	}
+	return w.order[0]
+}
 
 // A stranger is an address that was sent a ping. What it asked is answered once it
 // answers that: until then it could be the forged address of a victim, to whom we
@@ -27,6 +56,7 @@ type stranger struct {
 	c    *Core
 	from netip.AddrPort
 	held []question
+	r    *request
 }
 
 // A question is a find or get.
@@ -38,46 +68,48 @@ type question struct {
 	query  wire.Query
 }
 
-// challenge pings an address that nothing is known of.
+// challenge pings an address that nothing is known of. When too many were, the
+// one that has waited longest makes room: a flood of forged addresses lets it wait
+// for its round trip still.
 func (c *Core) challenge(f *family, from netip.AddrPort) *stranger {
-	if s := c.waiting[from]; s != nil {
+	if s := c.waiting.from[from]; s != nil {
 		return s
 	}
-	if len(c.waiting) >= maxStrangers {
-		return nil
-	}
 	s := &stranger{c: c, from: from}
-	r := c.askAddr(f, from, wire.Request{Method: wire.Ping}, s)
-	if r == nil {
+	if s.r = c.askAddr(f, from, wire.Request{Method: wire.Ping}, s); s.r == nil {
 		return nil
 	}
 	c.stats.Challenges++
-	if c.waiting == nil {
-		c.waiting = make(waiting)
+	if len(c.waiting.from) >= maxStrangers {
+		c.waiting.oldest().giveUp()
 	}
-	c.waiting[from] = s
+	c.waiting.add(s)
 	return s
 }
 
 func (s *stranger) replied(r *request, _ *wire.Message) {
-	delete(s.c.waiting, s.from)
+	s.c.waiting.remove(s)
 	for _, q := range s.held {
 		s.c.answer(r.f, s.from, q, 0)
 	}
 }
 
-// late ends it at the first silence, since a retry would be one more packet to a
+// late ends it without asking again, since a retry would be one more packet to a
 // possible victim.
 func (s *stranger) late(r *request) {
-	if s.c.now.Sub(r.sent) >= firstRTO {
-		s.c.drop(r)
-		delete(s.c.waiting, s.from)
+	if wait := maxRTO - s.c.now.Sub(r.sent); wait > 0 {
+		s.c.after(&r.tm, wait, func() { s.c.timeout(r) })
 		return
 	}
-	s.c.after(&r.tm, firstRTO, func() { s.c.timeout(r) })
+	s.giveUp()
 }
 
-func (s *stranger) failed(*request, int) { delete(s.c.waiting, s.from) }
+func (s *stranger) giveUp() {
+	s.c.drop(s.r)
+	s.c.waiting.remove(s)
+}
+
+func (s *stranger) failed(*request, int) { s.c.waiting.remove(s) }
 
 // handleRequest answers a request of another node.
 func (c *Core) handleRequest(f *family, from netip.AddrPort, m *wire.Message, size int) {
@@ -89,24 +121,30 @@ func (c *Core) handleRequest(f *family, from netip.AddrPort, m *wire.Message, si
 			c.ping(f, n) // it is back
 		}
 	}
-	_, proven := c.proven.get(c.now, from)
-	if m.Method >= wire.Put && m.Method <= wire.Refresh && !c.checkToken(from, m) {
-		return
+	limit := size // of what may be sent now
+	if _, proven := c.proven.get(c.now, from); proven {
+		limit = 0
 	}
-	switch m.Method {
-	case wire.Ping:
-		c.reply(from, m.TID, &wire.Answer{Plain: !proven})
-	case wire.Find, wire.Get:
-		if m.Key.IsZero() && m.Method == wire.Get {
-			c.sendError(from, m.TID, wire.CodeNoKey, "Get_values with no info_hash", proven)
+	if m.Method >= wire.Put && m.Method <= wire.Refresh {
+		if !c.checkToken(from, m, limit) {
 			return
 		}
-		limit := size
-		if proven {
-			limit = 0
+		limit = 0
+	}
+	if n != nil && n.addr != from && c.now.Sub(n.heard) > goneAfter && !n.expired {
+		c.ping(f, n) // it may have moved to where this comes from
+	}
+	unknown := n == nil && !m.ReadOnly && f.table.wants(c.now, m.From, from.Addr()) || n != nil && n.addr != from && n.expired
+	switch m.Method {
+	case wire.Ping:
+		c.reply(from, m.TID, &wire.Answer{}, limit)
+	case wire.Find, wire.Get:
+		if m.Key.IsZero() && m.Method == wire.Get {
+			c.sendError(from, m.TID, wire.CodeNoKey, "Get_values with no info_hash", limit)
+			return
 		}
 		q := question{m.Method, m.TID, m.Key, m.Want, m.Query}
-		if !c.answer(f, from, q, limit) {
+		if limit > 0 && unknown || !c.answer(f, from, q, limit) {
 			if s := c.challenge(f, from); s != nil && len(s.held) < heldPerStranger {
 				s.held = append(s.held, q)
 			}
@@ -119,44 +157,56 @@ func (c *Core) handleRequest(f *family, from netip.AddrPort, m *wire.Message, si
 	case wire.Listen:
 		c.handleListen(from, m)
 	case wire.Update:
-		c.handleUpdate(f, from, m)
+		c.handleUpdate(f, from, m, limit)
 	}
-	if n == nil && !m.ReadOnly && f.table.wants(c.now, m.From, from.Addr()) {
+	if unknown && limit == 0 {
 		c.challenge(f, from)
 	}
 }
 
 // checkToken tells whether a request may change something here, which also proves
 // the sender's address.
-func (c *Core) checkToken(from netip.AddrPort, m *wire.Message) bool {
-	_, proven := c.proven.get(c.now, from)
+func (c *Core) checkToken(from netip.AddrPort, m *wire.Message, limit int) bool {
 	switch {
 	case m.Key.IsZero():
-		c.sendError(from, m.TID, wire.CodeNoKey, m.Method.String()+" with no info_hash", proven)
+		c.sendError(from, m.TID, wire.CodeNoKey, m.Method.String()+" with no info_hash", limit)
 		return false
 	case !c.tokens.valid(c.now, from, m.Token):
 		c.ignore(BadToken)
-		c.sendError(from, m.TID, wire.CodeUnauthorized, m.Method.String()+" with incorrect token", proven)
+		c.sendError(from, m.TID, wire.CodeUnauthorized, m.Method.String()+" with incorrect token", limit)
 		return false
 	}
-	if !proven {
+	if limit > 0 {
 		c.proven.set(c.now, from, struct{}{})
 	}
 	return true
 }
 
-func (c *Core) reply(to netip.AddrPort, tid uint32, a *wire.Answer) {
-	a.To = to.Addr()
-	c.send(to, c.env.AppendReply(c.out.buf, tid, a))
+// reply answers with what fits into limit bytes; 0 means no limit.
+func (c *Core) reply(to netip.AddrPort, tid uint32, a *wire.Answer, limit int) {
+	a.To, a.Plain = to.Addr(), limit > 0
+	if !c.sendWithin(limit, to, c.env.AppendReply(c.out.buf, tid, a)) {
+		a.To = netip.Addr{}
+		c.sendWithin(limit, to, c.env.AppendReply(c.out.buf, tid, a))
+	}
 }
 
-// sendError answers with an error, without text to whom has not proven its
-// address.
-func (c *Core) sendError(to netip.AddrPort, tid uint32, code int, text string, proven bool) {
-	if !proven {
-		text = ""
+// sendError answers with an error, without the text, or not at all, when that
+// takes more than limit bytes; 0 means no limit.
+func (c *Core) sendError(to netip.AddrPort, tid uint32, code int, text string, limit int) {
+	if !c.sendWithin(limit, to, c.env.AppendError(c.out.buf, tid, code, text)) {
+		c.sendWithin(limit, to, c.env.AppendError(c.out.buf, tid, code, ""))
 	}
-	c.send(to, c.env.AppendError(c.out.buf, tid, code, text))
+}
+
+// sendWithin is [Core.send] unless the packet is larger than limit, and tells
+// whether it was sent.
+func (c *Core) sendWithin(limit int, to netip.AddrPort, buf []byte) bool {
+	if limit > 0 && len(buf)-len(c.out.buf) > limit {
+		return false
+	}
+	c.send(to, buf)
+	return true
 }
 
 // answer answers a find or get, unless that takes more than limit bytes (0: no
@@ -183,12 +233,9 @@ func (c *Core) answer(f *family, to netip.AddrPort, q question, limit int) bool 
 	if limit > 0 && !inline {
 		return false
 	}
-	buf := c.env.AppendReply(c.out.buf, q.tid, &a)
-	if limit > 0 && len(buf)-len(c.out.buf) > limit {
-		c.out.buf = buf[:len(c.out.buf)]
+	if !c.sendWithin(limit, to, c.env.AppendReply(c.out.buf, q.tid, &a)) {
 		return false
 	}
-	c.send(to, buf)
 	if !inline {
 		c.sendParts(to, q.tid, a.Values)
 	}
@@ -229,7 +276,7 @@ func (c *Core) matching(key wire.Key, q wire.Query) []wire.Packed {
 func (c *Core) handlePut(from netip.AddrPort, m *wire.Message) {
 	for _, v := range m.Values {
 		if v.ID == 0 {
-			c.sendError(from, m.TID, wire.CodeNoKey, "Put with invalid ID", true)
+			c.sendError(from, m.TID, wire.CodeNoKey, "Put with invalid ID", 0)
 			return
 		}
 	}
@@ -239,7 +286,7 @@ func (c *Core) handlePut(from netip.AddrPort, m *wire.Message) {
 	}
 	for i, v := range m.Values {
 		no := c.keep(m.Key, v, c.creation(m.Created), from, func() bool { return m.SignatureOK(i) })
-		c.reply(from, m.TID, &wire.Answer{ValueID: v.ID, Refused: no})
+		c.reply(from, m.TID, &wire.Answer{ValueID: v.ID, Refused: no}, 0)
 	}
 }
 
@@ -276,8 +323,9 @@ func (c *Core) judgeAndKeep(key wire.Key, v *wire.Value, created time.Time, from
 	}
 	switch {
 	case old != nil && old.Value.SameContent(v):
-		c.store.renew(c.now, old)
-		c.pushNotice(sh, old.Value, false)
+		if c.store.renew(old, created) {
+			c.pushNotice(sh, old.Value, false)
+		}
 		return wire.Stored
 	case old != nil && !replaces(old.Value, v, signatureOK):
 		return wire.Conflict
@@ -322,10 +370,10 @@ func (c *Core) handleRefresh(from netip.AddrPort, m *wire.Message) {
 	if s == nil || !s.expires.After(c.now) {
 		// OpenDHT says yes when it knows the key but not the value; no makes every
 		// version send the value again.
-		c.sendError(from, m.TID, wire.CodeNotFound, "Access operation for unknown storage", true)
+		c.sendError(from, m.TID, wire.CodeNotFound, "Access operation for unknown storage", 0)
 		return
 	}
-	c.store.renew(c.now, s)
+	c.store.renew(s, c.now)
 	c.pushNotice(sh, s.Value, false)
-	c.reply(from, m.TID, &wire.Answer{ValueID: m.ValueID})
+	c.reply(from, m.TID, &wire.Answer{ValueID: m.ValueID}, 0)
 }

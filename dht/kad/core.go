@@ -183,6 +183,7 @@ func New(cfg Config, now time.Time) *Core {
 	}
 	c.limiter.sources = generations[netip.Addr, sourceRate]{span: time.Minute, half: 1 << 15}
 	c.store.gone = c.valueGone
+	c.store.cleared = func(sh *shelf) { c.timers.stop(&sh.check) }
 	c.v4 = c.newFamily(wire.IPv4)
 	c.v6 = c.newFamily(wire.IPv6)
 	c.startUpkeep()

@@ -146,7 +146,7 @@ func (t *getTask) step(s *search) bool {
 			busy++
 		}
 	}
-	if open || len(counted) < s.width && len(t.requests) > 0 {
+	if open || s.exploring > 0 || len(counted) < s.width && len(t.requests) > 0 {
 		return false
 	}
 	if t.answers == 0 && s.patience(t.deadline, &t.recheck) {

@@ -101,6 +101,7 @@ func (l *Listen) hear(at *socket, v *wire.Value) {
 			return
 		}
 	}
+	l.replaced(at, v.ID)
 	if l.count >= maxFound {
 		return
 	}
@@ -111,6 +112,28 @@ func (l *Listen) hear(at *socket, v *wire.Value) {
 	l.event(v, false)
 }
 
+// replaced notes that a node has another value with an id that it had already. What
+// nobody has any more has not expired: it was edited.
+func (l *Listen) replaced(at *socket, id wire.ValueID) {
+	before := len(l.values[id])
+	if before == 0 {
+		return
+	}
+	l.values[id] = slices.DeleteFunc(l.values[id], func(h *heard) bool { return h.left(at) })
+	l.count -= before - len(l.values[id])
+}
+
+// left notes that a node, or we when at is nil, has a value no more, and tells
+// whether nobody has.
+func (h *heard) left(at *socket) bool {
+	if at == nil {
+		h.local = false
+	} else {
+		h.at = slices.DeleteFunc(h.at, func(s *socket) bool { return s == at })
+	}
+	return len(h.at) == 0 && !h.local
+}
+
 // note notes who has a value, and that it lives on.
 func (l *Listen) note(h *heard, at *socket) {
 	if at == nil {
@@ -119,7 +142,7 @@ func (l *Listen) note(h *heard, at *socket) {
 		h.at = append(h.at, at)
 	}
 	h.expires = l.c.now.Add(Life(h.v.Type) + expirySlack)
-	if l.expiry.pos == 0 {
+	if l.expiry.pos == 0 || h.expires.Before(l.expiry.at) {
 		l.c.after(&l.expiry, h.expires.Sub(l.c.now), l.expire)
 	}
 }
@@ -148,14 +171,7 @@ func (l *Listen) expire() {
 
 // lose notes that a node has a value no more. Once nobody has it, it is gone.
 func (l *Listen) lose(at *socket, id wire.ValueID) {
-	l.remove(id, func(h *heard) bool {
-		if at == nil {
-			h.local = false
-		} else {
-			h.at = slices.DeleteFunc(h.at, func(s *socket) bool { return s == at })
-		}
-		return len(h.at) == 0 && !h.local
-	})
+	l.remove(id, func(h *heard) bool { return h.left(at) })
 }
 
 func (l *Listen) remove(id wire.ValueID, gone func(*heard) bool) {
@@ -204,20 +220,24 @@ func (t *listenTask) step(s *search) bool {
 	counted := s.counted()
 	near := s.near(counted)
 	synced := s.synced(counted, time.Time{})
+	want := listenNodes
+	if s.crowded {
+		want = s.width
+	}
 	width := narrow
 	if near || synced {
-		width = listenNodes
+		width = want
 	}
 	busy := s.finding()
 	for i, cd := range counted {
-		if i >= listenNodes && synced {
+		if i >= want && synced {
 			break
 		}
 		so := t.at[cd]
 		if so != nil && (so.r != nil || so.open && !so.due) {
 			continue
 		}
-		if cd.n.hasToken(c.now) && (near || synced) && i < listenNodes {
+		if cd.n.hasToken(c.now) && (near || synced) && i < want {
 			t.listen(cd, so)
 		}
 		if (!cd.n.hasToken(c.now) || cd.found.IsZero() && !synced && i < nearSync) && busy < width {
@@ -325,11 +345,11 @@ func (o listening) failed(_ *request, code int) {
 }
 
 // handleUpdate takes values that are pushed to us.
-func (c *Core) handleUpdate(f *family, from netip.AddrPort, m *wire.Message) {
+func (c *Core) handleUpdate(f *family, from netip.AddrPort, m *wire.Message, limit int) {
 	so := c.sockets[m.Socket]
 	if so == nil || so.addr != from {
 		c.ignore(Unexpected)
-		c.reply(from, m.TID, &wire.Answer{Plain: true})
+		c.reply(from, m.TID, &wire.Answer{}, limit)
 		return
 	}
 	if len(m.Sizes) > 0 {
@@ -338,7 +358,7 @@ func (c *Core) handleUpdate(f *family, from netip.AddrPort, m *wire.Message) {
 	}
 	c.proven.set(c.now, from, struct{}{})
 	c.take(so, m)
-	c.reply(from, m.TID, &wire.Answer{})
+	c.reply(from, m.TID, &wire.Answer{}, 0)
 }
 
 // take gives what was pushed to the listen that asked for it.

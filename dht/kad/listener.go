@@ -106,7 +106,7 @@ func (c *Core) handleListen(from netip.AddrPort, m *wire.Message) {
 		}
 	}
 	tok := c.tokens.issue(c.now, from)
-	c.reply(from, m.TID, &wire.Answer{Token: tok[:]})
+	c.reply(from, m.TID, &wire.Answer{Token: tok[:]}, 0)
 }
 
 // crowdOut makes room for one listener at the expense of whoever has many.
@@ -140,7 +140,7 @@ func (c *Core) pushTo(l *listener, values []wire.Packed) {
 	}
 	tok := c.tokens.issue(c.now, l.addr)
 	if l.legacy {
-		c.reply(l.addr, l.socket, &wire.Answer{Token: tok[:], Values: values})
+		c.reply(l.addr, l.socket, &wire.Answer{Token: tok[:], Values: values}, 0)
 		if !wire.Inline(values) {
 			c.sendParts(l.addr, l.socket, values)
 		}

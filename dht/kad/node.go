@@ -12,6 +12,10 @@ const (
 	goodFor  = 15 * time.Minute // heard of so recently, a node is passed on to others
 	tokenFor = 10 * time.Minute // issuers accept tokens for at least 15 min
 	forgetIn = 60 * time.Minute // an expired node is kept so long for rejoining
+
+	// goneAfter is how long a node is silent before it is asked where it is when
+	// another address claims its id.
+	goneAfter = 15 * time.Second
 )
 
 // A node is another node of the network, as one address family reaches it.

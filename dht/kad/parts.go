@@ -156,7 +156,7 @@ func (c *Core) handleParts(f *family, from netip.AddrPort, m *wire.Message) {
 }
 
 func (c *Core) addPart(p *partial, index, off int, data []byte) {
-	if index < 0 || index >= len(p.values) || off < 0 || len(data) == 0 || off+len(data) > len(p.values[index].buf) {
+	if index < 0 || index >= len(p.values) || off < 0 || len(data) == 0 || len(data) > len(p.values[index].buf)-off {
 		c.ignore(BadPart)
 		return
 	}
@@ -226,7 +226,7 @@ func (c *Core) assembled(p *partial) {
 	case p.m.Method == wire.Put:
 		c.handlePut(p.key.from, &p.m)
 	case p.m.Method == wire.Update:
-		c.handleUpdate(f, p.key.from, &p.m)
+		c.handleUpdate(f, p.key.from, &p.m, 0)
 	}
 }
 

@@ -178,7 +178,7 @@ func (t *putTask) step(s *search) bool {
 			open = true
 		}
 	}
-	if open || !synced && len(counted) > 0 || len(counted) < s.width && t.inFlight() {
+	if open || s.exploring > 0 || !synced && len(counted) > 0 || len(counted) < s.width && t.inFlight() {
 		if !open && !synced {
 			for i, cd := range counted {
 				if i < nearSync && cd.found.Before(since) {

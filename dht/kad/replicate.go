@@ -12,7 +12,7 @@ import (
 const (
 	replicateEvery = 60 * time.Second
 	handers        = 2       // of the nearest holders hand on, in case one is about to go
-	handBytes      = 1 << 18 // handed on at a time
+	handBytes      = 1 << 18 // handed on at a time, or all to one node
 )
 
 // assumeReplicas notes who else was probably given the values of a key.
@@ -59,16 +59,20 @@ func (c *Core) replicate(key wire.Key, sh *shelf) {
 	since := sh.checked
 	sh.checked = c.now
 	c.after(&sh.check, c.jitter(replicateEvery, 0.3), func() { c.replicate(key, sh) })
+	var owed []wire.NodeID
 	for f := range c.families {
-		if f.nearMoved.Before(since) {
+		if f.nearMoved.Before(since) && !sh.owing {
 			continue
 		}
-		c.handOn(f, key, sh)
+		owed = append(owed, c.handOn(f, key, sh)...)
 	}
-	sh.replicas = c.keepers(key)
+	sh.owing = len(owed) > 0
+	sh.replicas = slices.DeleteFunc(c.keepers(key), func(id wire.NodeID) bool { return slices.Contains(owed, id) })
 }
 
-func (c *Core) handOn(f *family, key wire.Key, sh *shelf) {
+// handOn hands the values of a key on in one family and returns the nodes whose
+// turn comes next time.
+func (c *Core) handOn(f *family, key wire.Key, sh *shelf) (owed []wire.NodeID) {
 	before := 0 // holders that are nearer to the key than we are
 	var to []*node
 	for _, n := range c.keepersIn(f, key) {
@@ -79,20 +83,23 @@ func (c *Core) handOn(f *family, key wire.Key, sh *shelf) {
 		}
 	}
 	if len(to) == 0 || before >= handers {
-		return
+		return nil
 	}
 	bytes := 0
-	for _, s := range sh.values {
-		if !s.from.IsValid() || s.expires.Sub(c.now) < 10*time.Second {
-			continue // our own puts look after themselves
+	for _, n := range to {
+		if bytes > handBytes {
+			owed = append(owed, n.id)
+			continue
 		}
-		for _, n := range to {
-			if bytes += len(s.Bytes); bytes > handBytes {
-				return
+		for _, s := range sh.values {
+			if !s.from.IsValid() || s.expires.Sub(c.now) < 10*time.Second {
+				continue // our own puts look after themselves
 			}
+			bytes += len(s.Bytes)
 			c.hand(f, n, key, s)
 		}
 	}
+	return owed
 }
 
 // hand gives one value to one node.

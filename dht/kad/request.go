@@ -215,8 +215,8 @@ func (c *Core) answered(f *family, r *request, m *wire.Message) *node {
 }
 
 // meet returns the node with that id at an address that has proven itself: the
-// known one, moved there when it does not answer at its old address any more, or
-// a new one.
+// known one, moved there when it did not answer at its old address, or a new one.
+// Ids prove nothing: whoever claims one does not push out who still answers.
 func (c *Core) meet(f *family, id wire.NodeID, addr netip.AddrPort) *node {
 	n := f.table.get(id)
 	if n == nil {
@@ -225,12 +225,17 @@ func (c *Core) meet(f *family, id wire.NodeID, addr netip.AddrPort) *node {
 	if n.addr == addr {
 		return n
 	}
-	if n.good(c.now) && c.now.Sub(n.heard) < time.Minute {
-		return &node{id: id, addr: addr} // somebody else who uses that id
+	moved := &node{id: id, addr: addr}
+	if !n.expired {
+		if c.now.Sub(n.heard) > goneAfter {
+			c.ping(f, n)
+		}
+		return moved
 	}
 	f.table.remove(n)
-	moved := &node{id: id, addr: addr}
-	f.table.insert(c.now, moved)
+	if !f.table.insert(c.now, moved) {
+		f.table.insert(c.now, n)
+	}
 	return moved
 }
 

@@ -2,6 +2,7 @@ package kad
 
 import (
 	"cmp"
+	"encoding/binary"
 	"math/bits"
 	"net/netip"
 	"slices"
@@ -27,9 +28,17 @@ const (
 	minResync = time.Minute
 	maxResync = 5 * time.Minute
 
-	// suspectBits: k nodes that share so many more bits with a key than the size
-	// of the network lets expect were put there on purpose.
-	suspectBits = 6
+	// region is how many nodes are expected as near to a key as those that count,
+	// at least. Whoever puts many nodes of his own next to a key does not push the
+	// others out of it, since it is not the nodes that are counted.
+	region = 7
+
+	// What tells that nodes were put next to a key on purpose: so many in the
+	// region, or k of them where crowdRegion are expected. About one key in six
+	// looks so by chance, which costs a few requests more.
+	crowd       = 12
+	crowdRegion = 5
+	regionParts = 4 // that the region is explored in then
 )
 
 type searchKey struct {
@@ -49,6 +58,9 @@ type search struct {
 	tm    timer // resync, or end of an idle search
 	every time.Duration
 	moved bool // the nearest nodes changed since the last resync
+
+	crowded   bool // many more nodes lie near the key than can be expected
+	exploring int  // requests in flight that look for the others
 
 	stepping, again bool
 }
@@ -141,7 +153,9 @@ func (s *search) resync() {
 		cd.late = false
 	}
 	s.nodes = slices.DeleteFunc(s.nodes, func(cd *candidate) bool { return cd.n.expired })
+	s.width, s.crowded = k, false
 	s.seed()
+	s.widen()
 	for i, cd := range s.counted() {
 		if i < nearSync {
 			s.find(cd)
@@ -255,28 +269,65 @@ func (s *search) countedUpTo(width int) []*candidate {
 	return list
 }
 
-// widen makes the search deal with more nodes when those nearest to the key lie
-// too close together: they may have been put there to hide it.
+// widen makes the search deal with all nodes of the region around the key when
+// more than k are known, which may be there to hide the value.
 func (s *search) widen() {
-	if s.width > k {
+	if len(s.nodes) < k {
 		return
 	}
-	near := s.counted()
-	if len(near) < k {
+	all := float64(s.f.table.estimate())
+	if all*part(s.key, s.nodes[k-1].n.id) > region {
 		return
 	}
-	expected := bits.Len(uint(s.f.table.estimate()/k)) - 1
-	if wire.CommonBits(s.key, near[k-1].n.id) <= expected+suspectBits {
-		return
+	counted := s.countedUpTo(maxWidth)
+	n := 0
+	for n < len(counted) && all*part(s.key, counted[n].n.id) <= region {
+		n++
 	}
-	crowd := 0
-	for _, cd := range s.nodes {
-		if cd.usable() && wire.CommonBits(s.key, cd.n.id) > expected+suspectBits/2 {
-			crowd++
+	s.width = max(s.width, n)
+	if !s.crowded && (n >= crowd || n >= k && all*part(s.key, counted[k-1].n.id) <= crowdRegion) {
+		s.crowded = true
+		s.c.stats.Widened++
+		s.explore(bits.Len(uint(all/region)) - 1)
+	}
+}
+
+// part returns which part of all ids is nearer to key than id.
+func part(key wire.Key, id wire.NodeID) float64 {
+	return float64(binary.BigEndian.Uint64(key[:])^binary.BigEndian.Uint64(id[:])) / (1 << 64)
+}
+
+// explore asks for the nodes of each part of the region, which shares the first so
+// many bits with the key. A crowd next to the key would else be all that nodes tell
+// of: their answers name no more than k.
+func (s *search) explore(shared int) {
+	for i := max(shared, 0); i < max(shared, 0)+regionParts; i++ {
+		target := s.key
+		target[i/8] ^= 0x80 >> (i % 8)
+		var room [2 + 4*k]*node
+		for _, n := range s.f.table.closest(room[:0], target, 2, func(n *node) bool { return !n.expired }) {
+			if s.c.ask(s.f, n, wire.Request{Method: wire.Find, Key: target, Want: s.want()}, scout{s}) != nil {
+				s.exploring++
+			}
 		}
 	}
-	s.width = min(crowd+k, maxWidth)
-	s.c.stats.Widened++
+}
+
+// scout is the owner of finds that explore a region.
+type scout struct{ s *search }
+
+func (o scout) replied(r *request, m *wire.Message) {
+	o.s.exploring--
+	o.s.hear(r.addr.Addr(), m)
+	o.s.widen()
+	o.s.step()
+}
+
+func (o scout) late(*request) {}
+
+func (o scout) failed(*request, int) {
+	o.s.exploring--
+	o.s.step()
 }
 
 // near tells whether the search begins where it will probably end: as many nodes
@@ -424,6 +475,11 @@ func (s *search) patience(deadline time.Time, recheck *timer) bool {
 	}
 	if !s.f.bootstrap.trying() || !s.c.now.Before(deadline) {
 		return false
+	}
+	for f := range s.c.families {
+		if f != s.f && s.c.status(f) == Connected {
+			return false // the network is reached, but not this way
+		}
 	}
 	s.c.after(recheck, joinCheck, func() {
 		s.seed()

@@ -32,6 +32,7 @@ type shelf struct {
 	bytes     int64
 	listeners []*listener
 	replicas  []wire.NodeID // nodes that are taken to hold these values too
+	owing     bool          // some who should hold them were left for later
 	checked   time.Time     // when replicas was last compared with the network
 	check     timer
 }
@@ -54,8 +55,9 @@ type storage struct {
 	tenants tenants
 	bytes   int64
 	values  int
-	// gone is called for each value that leaves.
-	gone func(*shelf, *stored)
+	// gone is called for each value that leaves, cleared for each shelf that does.
+	gone    func(*shelf, *stored)
+	cleared func(*shelf)
 }
 
 func newStorage(limit int64) storage {
@@ -113,33 +115,38 @@ func (s *storage) makeRoom(now time.Time, v *stored) bool {
 
 // replace puts another value with the same id in the place of old.
 func (s *storage) replace(now time.Time, old, v *stored) bool {
-	sh := s.shelves[old.key]
-	gone := s.gone
-	s.gone = nil // it changes, it does not go
-	s.remove(old)
-	s.gone = gone
+	s.takeOut(s.shelves[old.key], old) // it changes, it does not go
 	if s.put(now, old.key, v) {
-		if now := s.shelves[old.key]; now != sh {
-			now.listeners, now.replicas = sh.listeners, sh.replicas
-		}
 		return true
 	}
 	s.put(now, old.key, old)
 	return false
 }
 
-// renew extends the life of a value.
-func (s *storage) renew(now time.Time, v *stored) {
-	v.created = now
-	if e := now.Add(Life(v.Value.Type)); e.After(v.expires) {
-		v.expires = e
-		s.tenants.moved(v)
+// renew lets a value live as one that was made at the given time, and tells
+// whether that is longer than it would. Copies that are handed on do not live
+// longer for it, else a value could go from node to node for ever.
+func (s *storage) renew(v *stored, created time.Time) bool {
+	e := created.Add(Life(v.Value.Type))
+	if !e.After(v.expires) {
+		return false
 	}
+	v.created, v.expires = created, e
+	s.tenants.moved(v)
+	return true
 }
 
 // remove takes a value out and forgets what is empty then.
 func (s *storage) remove(v *stored) {
 	sh := s.shelves[v.key]
+	s.takeOut(sh, v)
+	if s.gone != nil {
+		s.gone(sh, v)
+	}
+	s.tidy(v.key, sh)
+}
+
+func (s *storage) takeOut(sh *shelf, v *stored) {
 	for i, other := range sh.values {
 		if other == v {
 			sh.values[i] = sh.values[len(sh.values)-1]
@@ -152,16 +159,15 @@ func (s *storage) remove(v *stored) {
 	s.tenants.remove(v)
 	s.bytes -= v.cost
 	s.values--
-	if s.gone != nil {
-		s.gone(sh, v)
-	}
-	s.tidy(v.key, sh)
 }
 
 // tidy forgets a shelf with nothing on it.
 func (s *storage) tidy(key wire.Key, sh *shelf) {
-	if len(sh.values) == 0 && len(sh.listeners) == 0 {
+	if len(sh.values) == 0 && len(sh.listeners) == 0 && s.shelves[key] == sh {
 		delete(s.shelves, key)
+		if s.cleared != nil {
+			s.cleared(sh)
+		}
 	}
 }
 

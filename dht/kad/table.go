@@ -52,10 +52,7 @@ func (t *table) wants(now time.Time, id wire.NodeID, addr netip.Addr) bool {
 			return false
 		}
 		same := 0
-		for _, n := range t.nodes {
-			if wire.CommonBits(t.self, n.id) != b {
-				continue
-			}
+		for _, n := range t.inBucket(b) {
 			if other, ok := network(n.addr.Addr()); ok && other == block {
 				same++
 			}
@@ -67,14 +64,25 @@ func (t *table) wants(now time.Time, id wire.NodeID, addr netip.Addr) bool {
 	return int(t.bucket[b]) < bucketSize || t.replaceable(now, b) != nil
 }
 
+// inBucket returns the nodes that share just so many leading bits with our id,
+// which lie together.
+func (t *table) inBucket(b int) []*node {
+	if t.bucket[b] == 0 || b == 8*wire.IDSize {
+		return nil
+	}
+	first := t.self
+	first[b/8] ^= 0x80 >> (b % 8)
+	first[b/8] &= 0xff << (7 - b%8)
+	clear(first[b/8+1:])
+	i, _ := t.find(first)
+	return t.nodes[i : i+int(t.bucket[b])]
+}
+
 // replaceable returns a node of the bucket that may make room: an expired one,
 // else the one that was silent for longest, if that is past [goodFor].
 func (t *table) replaceable(now time.Time, bucket int) *node {
 	var worst *node
-	for _, n := range t.nodes {
-		if wire.CommonBits(t.self, n.id) != bucket {
-			continue
-		}
+	for _, n := range t.inBucket(bucket) {
 		if n.expired {
 			return n
 		}

@@ -320,7 +320,7 @@ func (c *Core) Nodes(now time.Time) []wire.Node {
 func (c *Core) ConnectivityChanged(now time.Time, out *Outbox) {
 	c.enter(now, out)
 	for f := range c.families {
-		f.bootstrap = bootstrap{begun: f.bootstrap.begun}
+		f.bootstrap = bootstrap{begun: f.bootstrap.begun, out: f.bootstrap.out}
 		f.ours = addressVotes{}
 		f.rtt = rtt{}
 		f.homes = 0

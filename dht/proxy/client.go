@@ -71,6 +71,7 @@ type Client struct {
 	bases    []*url.URL
 	base     int
 	node     dht.NodeID // of the server that answered last
+	moved    bool       // that is another node than before, as Run does not know yet
 	trouble  bool       // a server failed since Run last asked for its state
 	pubs     map[*publication]struct{}
 	watchers map[dht.Key]map[*watcher]struct{}

@@ -272,6 +272,10 @@ func (c *Client) askInfo(ctx context.Context) (dht.Info, error) {
 		info.PublicAddrs = []netip.Addr{a.Unmap()}
 	}
 	c.mu.Lock()
+	if !c.node.IsZero() && c.node != info.NodeID {
+		c.moved, c.trouble = true, true
+		c.wake()
+	}
 	c.node = info.NodeID
 	c.mu.Unlock()
 	return info, nil

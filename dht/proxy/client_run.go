@@ -54,11 +54,11 @@ func (c *Client) Run(ctx context.Context) error {
 	return nil
 }
 
-// takeTrouble tells whether a server failed since it was last asked.
+// takeTrouble tells whether a server failed or became another since Run looked.
 func (c *Client) takeTrouble() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	t := c.trouble
+	t := c.trouble || c.moved
 	c.trouble = false
 	return t
 }
@@ -67,9 +67,6 @@ func (c *Client) takeTrouble() bool {
 // connected. When the server is another one, or there again after it was not,
 // it may have forgotten us: all is asked of it again.
 func (c *Client) check(ctx context.Context, again bool) bool {
-	c.mu.Lock()
-	before := c.node
-	c.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, infoTime)
 	defer cancel()
 	info, err := c.askInfo(ctx)
@@ -77,10 +74,10 @@ func (c *Client) check(ctx context.Context, again bool) bool {
 		c.log.Debug("proxy server does not answer", "err", err)
 		return false
 	}
-	again = again || !before.IsZero() && before != info.NodeID
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if again && info.Status == dht.Connected {
+	if (again || c.moved) && info.Status == dht.Connected {
+		c.moved = false
 		window := min(time.Duration(len(c.pubs))*repostSpread, maxRepostSpread)
 		for p := range c.pubs {
 			p.next = time.Now()

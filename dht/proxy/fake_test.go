@@ -158,11 +158,16 @@ func (t *memTable) Info(context.Context) (dht.Info, error) {
 	return t.info, nil
 }
 
-// state gives the number of listeners at a key and of publications.
+// state gives the number of listeners and of publications at a key.
 func (t *memTable) state(key dht.Key) (listeners, pubs int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return len(t.listeners[key]), len(t.pubs)
+	for p := range t.pubs {
+		if p.key == key {
+			pubs++
+		}
+	}
+	return len(t.listeners[key]), pubs
 }
 
 // runIt runs f until the end of the test and fails the test if f does.

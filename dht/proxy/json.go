@@ -275,6 +275,9 @@ func (f fields) base64(key string, b *[]byte) error {
 	if err := f.string(key, &s); err != nil {
 		return err
 	}
+	if s == "" {
+		return nil
+	}
 	var err error
 	if *b, err = base64.StdEncoding.DecodeString(s); err != nil {
 		return fmt.Errorf("%w: %s is not base64", ErrJSON, key)

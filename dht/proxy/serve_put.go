@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"net/http"
 	"time"
@@ -84,7 +85,11 @@ func (s *Server) handleEncrypt(r *request) {
 		if _, err := hex.Decode(to[:], []byte(text)); err != nil {
 			return errNoRecipient
 		}
-		return s.cfg.Secure.PutEncrypted(ctx, r.key, to, v)
+		recipient, err := s.cfg.Secure.FindKey(ctx, to)
+		if err != nil {
+			return fmt.Errorf("find key to encrypt to: %w", err)
+		}
+		return s.cfg.Secure.PutEncrypted(ctx, r.key, recipient, v)
 	})
 }
 

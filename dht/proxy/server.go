@@ -18,14 +18,16 @@ import (
 	"github.com/kith-im/kith/identity"
 )
 
-// Secure is what a server signs and encrypts with, in its own name.
+// Secure is what a server signs and encrypts with, in its own name: a [dht.Secure].
 type Secure interface {
 	// KeyID names the server's key.
 	KeyID() identity.KeyID
+	// FindKey looks up the key to encrypt to.
+	FindKey(ctx context.Context, id identity.KeyID) (*identity.PublicKey, error)
 	// PutSigned signs v, which gets owner, seq and signature, and puts it.
 	PutSigned(ctx context.Context, key dht.Key, v *dht.Value) error
-	// PutEncrypted signs v, encrypts it to a key that it looks up and puts it.
-	PutEncrypted(ctx context.Context, key dht.Key, to identity.KeyID, v *dht.Value) error
+	// PutEncrypted signs v and puts it encrypted to a key.
+	PutEncrypted(ctx context.Context, key dht.Key, to *identity.PublicKey, v *dht.Value) error
 }
 
 // ServerConfig is what a [Server] needs; only Table must be set.

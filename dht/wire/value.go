@@ -109,11 +109,18 @@ func (v *Value) VerifySignature() error {
 	if err != nil {
 		return fmt.Errorf("%w: owner key: %w", ErrValue, err)
 	}
+	if key.Bits() > maxOwnerBits {
+		return fmt.Errorf("%w: owner key of %d bits", ErrValue, key.Bits())
+	}
 	if err := key.Verify(v.SignedBytes(), v.Signature); err != nil {
 		return fmt.Errorf("%w: signature: %w", ErrValue, err)
 	}
 	return nil
 }
+
+// maxOwnerBits bounds what the check of one signature may cost: about a
+// millisecond. Peers use 4096 bits.
+const maxOwnerBits = 8192
 
 // SignedBytes returns the packed body, which a signature covers.
 func (v *Value) SignedBytes() []byte { return v.appendBody(nil) }

@@ -156,7 +156,7 @@ func (b *batch) send(fd uintptr) bool {
 func isSoft(errno syscall.Errno) bool {
 	switch errno {
 	case syscall.ECONNREFUSED, syscall.ECONNRESET, syscall.EHOSTUNREACH, syscall.ENETUNREACH,
-		syscall.EHOSTDOWN, syscall.ENETDOWN, syscall.ENOPROTOOPT, syscall.EPROTO, syscall.EMSGSIZE:
+		syscall.EHOSTDOWN, syscall.ENETDOWN, syscall.ENOPROTOOPT, syscall.EPROTO, syscall.EACCES, syscall.EMSGSIZE:
 		return true
 	}
 	return false

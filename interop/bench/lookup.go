@@ -77,32 +77,40 @@ func (b Lookup) network(ctx context.Context, s Subject) ([]Row, error) {
 	if err != nil {
 		return nil, err
 	}
-	var clients [2]Client // one puts, the other gets
-	for i := range clients {
-		if clients[i], err = site.client(ctx, s.Client, net); err != nil {
-			return nil, err
-		}
+	writer, err := site.client(ctx, s.Client, net)
+	if err != nil {
+		return nil, err
 	}
 	var rows []Row
-	for _, window := range b.Windows {
-		prefix := fmt.Sprintf("w%d-", window)
-		for _, op := range []string{"put", "get", "miss"} {
-			work := lab.Bulk{Op: op, Prefix: prefix, Count: b.Count, Size: b.Size, Window: window, Timeout: opTimeout}
-			client := clients[1]
-			switch op {
-			case "put":
-				client = clients[0]
-			case "miss":
-				work.Prefix = "none-" + prefix
+	phases := func(client Client, ops ...string) error {
+		for _, window := range b.Windows {
+			for _, op := range ops {
+				work := lab.Bulk{
+					Op: op, Prefix: fmt.Sprintf("w%d-", window), Count: b.Count, Size: b.Size, Window: window, Timeout: opTimeout,
+				}
+				if op == "miss" {
+					work.Prefix = "none-" + work.Prefix
+				}
+				v, err := b.phase(ctx, site, net, client, work)
+				if err != nil {
+					return err
+				}
+				name := fmt.Sprintf("%s x%d", op, window)
+				rows = append(rows, Row{Nodes: s.Nodes.Name(), Client: s.Client.Name(), Op: name, Values: v})
 			}
-			v, err := b.phase(ctx, site, net, client, work)
-			if err != nil {
-				return rows, err
-			}
-			rows = append(rows, Row{Nodes: s.Nodes.Name(), Client: s.Client.Name(), Op: fmt.Sprintf("%s x%d", op, window), Values: v})
 		}
+		return nil
 	}
-	return rows, nil
+	if err := phases(writer, "put"); err != nil {
+		return rows, err
+	}
+	// A reader that was there at the time of the puts would store many of the
+	// values itself and answer from its own memory.
+	reader, err := site.client(ctx, s.Client, net)
+	if err != nil {
+		return rows, err
+	}
+	return rows, phases(reader, "get", "miss")
 }
 
 func (b Lookup) phase(ctx context.Context, site *site, net *lab.Network, client Client, work lab.Bulk) (map[string]float64, error) {

@@ -198,6 +198,7 @@ func run(ctx context.Context, command string, o options) (*bench.Report, error) 
 		return lookup.Run(ctx)
 	case "loss":
 		lookup.Link = lab.Impairment{Delay: o.rtt / 2, Loss: o.loss, Seed: 1}
+		lookup.Count = or(o.count, 200)
 		return lookup.Run(ctx)
 	case "durability":
 		return bench.Durability{
