@@ -212,7 +212,6 @@ func (c *Core) sendWithin(limit int, to netip.AddrPort, buf []byte) bool {
 // answer answers a find or get, unless that takes more than limit bytes (0: no
 // limit), and tells whether it did.
 func (c *Core) answer(f *family, to netip.AddrPort, q question, limit int) bool {
-	var room [2][k * 40]byte
 	tok := c.tokens.issue(c.now, to)
 	a := wire.Answer{To: to.Addr(), Token: tok[:], Plain: limit > 0}
 	want := q.want
@@ -220,10 +219,12 @@ func (c *Core) answer(f *family, to netip.AddrPort, q question, limit int) bool 
 		want = f.which
 	}
 	if want&wire.IPv4 != 0 && c.v4 != nil {
-		a.Nodes4 = c.appendNodes(room[0][:0], c.v4, q.key)
+		c.nodes4 = c.appendNodes(c.nodes4[:0], c.v4, q.key)
+		a.Nodes4 = c.nodes4
 	}
 	if want&wire.IPv6 != 0 && c.v6 != nil {
-		a.Nodes6 = c.appendNodes(room[1][:0], c.v6, q.key)
+		c.nodes6 = c.appendNodes(c.nodes6[:0], c.v6, q.key)
+		a.Nodes6 = c.nodes6
 	}
 	if q.method == wire.Get {
 		a.Values = c.matching(q.key, q.query)
@@ -243,8 +244,8 @@ func (c *Core) answer(f *family, to netip.AddrPort, q question, limit int) bool 
 }
 
 func (c *Core) appendNodes(b []byte, f *family, key wire.Key) []byte {
-	var room [4 * k]*node
-	for _, n := range f.table.closest(room[:0], key, k, func(n *node) bool { return n.good(c.now) }) {
+	c.nearest = f.table.closest(c.nearest[:0], key, k, func(n *node) bool { return n.good(c.now) })
+	for _, n := range c.nearest {
 		b = wire.AppendNode(b, n.id, n.addr)
 	}
 	return b

@@ -138,6 +138,9 @@ type Core struct {
 	local             []netip.Addr // of the host's interfaces
 	sweepTm, upkeepTm timer
 
+	nodes4, nodes6 []byte // room for the node lists of an answer
+	nearest        []*node
+
 	stats Stats
 	now   time.Time // of the call in progress
 	out   *Outbox   // of the call in progress

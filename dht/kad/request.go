@@ -249,6 +249,7 @@ func (c *Core) learn(f *family, n *node) {
 
 // moved notes that a node came, came back, or was lost.
 func (c *Core) moved(f *family, n *node, lost bool) {
+	f.table.size = 0
 	if !n.indexed {
 		return
 	}

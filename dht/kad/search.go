@@ -31,7 +31,7 @@ const (
 	// region is how many nodes are expected as near to a key as those that count,
 	// at least. Whoever puts many nodes of his own next to a key does not push the
 	// others out of it, since it is not the nodes that are counted.
-	region = 7
+	region = 0
 
 	// What tells that nodes were put next to a key on purpose: so many in the
 	// region, or k of them where crowdRegion are expected. About one key in six
@@ -272,8 +272,8 @@ func (s *search) countedUpTo(width int) []*candidate {
 // widen makes the search deal with all nodes of the region around the key when
 // more than k are known, which may be there to hide the value.
 func (s *search) widen() {
-	if len(s.nodes) < k {
-		return
+	if len(s.nodes) < k || len(s.f.table.nodes) < estimateFrom {
+		return // too little is known to suspect anybody
 	}
 	all := float64(s.f.table.estimate())
 	if all*part(s.key, s.nodes[k-1].n.id) > region {

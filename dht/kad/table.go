@@ -29,6 +29,7 @@ type table struct {
 	nodes   []*node
 	bucket  [8*wire.IDSize + 1]uint16
 	network map[netip.Prefix]uint16
+	size    int // what estimate returned, 0 when that may have changed
 }
 
 func (t *table) find(id wire.NodeID) (int, bool) {
@@ -126,6 +127,7 @@ func (t *table) remove(n *node) {
 }
 
 func (t *table) count(n *node, by int) {
+	t.size = 0
 	block, ok := network(n.addr.Addr())
 	if !ok {
 		return
@@ -190,15 +192,22 @@ func (t *table) depth() int {
 	return 0
 }
 
-// estimate guesses the number of nodes in the network.
+// estimateFrom is how many of the nodes next to us tell of the size of the network.
+const estimateFrom = 2 * k
+
+// estimate guesses the number of nodes in the network from how near the nearest
+// ones are.
 func (t *table) estimate() int {
-	d := t.depth()
-	if d == 0 {
-		return len(t.nodes) + 1
+	if t.size > 0 {
+		return t.size
 	}
-	near := 0
-	for b := d; b < len(t.bucket); b++ {
-		near += int(t.bucket[b])
+	var room [estimateFrom + 4*k]*node
+	near := t.closest(room[:0], wire.Key(t.self), estimateFrom, func(n *node) bool { return !n.expired })
+	t.size = len(near) + 1
+	if len(near) == estimateFrom {
+		if p := part(wire.Key(t.self), near[estimateFrom-1].id); p < 1 {
+			t.size = max(t.size, int(min((estimateFrom-1)/p, 1<<40)))
+		}
 	}
-	return (near + 1) << min(d, 40)
+	return t.size
 }

@@ -108,7 +108,7 @@ func (c *Core) lookAround(f *family, depth int) {
 	if f.homes == 0 || c.now.Sub(f.home) >= c.jitter(every, 0.1) {
 		f.home = c.now
 		f.homes++
-		s := c.search(f, wire.Key(c.cfg.Self))
+		s := c.homeSearch(f)
 		s.run(&lookup{begun: c.now})
 		return
 	}
@@ -150,6 +150,17 @@ func (e explorer) replied(r *request, m *wire.Message) {
 }
 func (e explorer) late(*request)        {}
 func (e explorer) failed(*request, int) {}
+
+// homeWidth is how many nodes around us are asked for others: the more nodes know
+// each other, the fewer questions a lookup takes.
+const homeWidth = 3 * k
+
+// homeSearch is the search for our own id.
+func (c *Core) homeSearch(f *family) *search {
+	s := c.search(f, wire.Key(c.cfg.Self))
+	s.width = max(s.width, homeWidth)
+	return s
+}
 
 // A lookup is a task that only gets to know the nodes nearest to a key.
 type lookup struct {
@@ -253,7 +264,7 @@ func (b bootPing) replied(*request, *wire.Message) {
 		b.f.homes++
 		b.f.home = c.now
 	}
-	s := c.search(b.f, wire.Key(c.cfg.Self))
+	s := c.homeSearch(b.f)
 	s.run(&lookup{begun: c.now})
 }
 func (b bootPing) late(*request)        {}

@@ -24,7 +24,7 @@ func (c *Client) Listen(ctx context.Context, key dht.Key, q dht.Query) iter.Seq2
 		c.mu.Lock()
 		c.listens++
 		c.mu.Unlock()
-		l := &listen{client: c, key: key, query: q, yield: yield}
+		l := &clientListen{listen{key: key, query: q, yield: yield}, c}
 		err := l.run(ctx)
 		c.mu.Lock()
 		c.listens--
@@ -35,16 +35,13 @@ func (c *Client) Listen(ctx context.Context, key dht.Key, q dht.Query) iter.Seq2
 	}
 }
 
-// listen is one listen. It runs in the goroutine of the caller's loop.
-type listen struct {
+// clientListen is one listen of a client.
+type clientListen struct {
+	listen
 	client *Client
-	key    dht.Key
-	query  dht.Query
-	yield  func(dht.Event, error) bool
-	known  tracker
 }
 
-func (l *listen) run(ctx context.Context) error {
+func (l *clientListen) run(ctx context.Context) error {
 	if l.client.cfg.Push != nil {
 		return l.byPush(ctx)
 	}
@@ -69,30 +66,9 @@ func (l *listen) run(ctx context.Context) error {
 	}
 }
 
-// deliver tells the caller what is news to it.
-func (l *listen) deliver(e dht.Event) error {
-	if l.query.Matches(e.Value) && l.known.filter(e) && !l.yield(e, nil) {
-		return errStopped
-	}
-	return nil
-}
-
-// settle tells that what was known and is not there any more has gone.
-func (l *listen) settle() error {
-	for _, v := range l.known.missing() {
-		if !l.yield(dht.Event{Value: v, Expired: true}, nil) {
-			return errStopped
-		}
-	}
-	return nil
-}
-
-// stream listens over one connection until it ends. A resumed listen also gets
-// all values, to learn which have gone.
-func (l *listen) stream(ctx context.Context, resumed bool) error {
+// stream listens over one connection until it ends.
+func (l *clientListen) stream(ctx context.Context, resumed bool) error {
 	ctx, cancel := context.WithCancel(ctx)
-	var readers sync.WaitGroup
-	defer readers.Wait()
 	defer cancel()
 	res, base, err := l.client.do(ctx, http.MethodGet, "/key/"+l.key.String()+"/listen", nil)
 	if err != nil {
@@ -104,70 +80,26 @@ func (l *listen) stream(ctx context.Context, resumed bool) error {
 		l.client.failed(base)
 		return err
 	}
-	l.known.begin()
-	events := make(chan dht.Event)
-	send := func(e dht.Event) bool {
-		select {
-		case events <- e:
-			return true
-		case <-ctx.Done():
-			return false
-		}
-	}
-	broken, complete := make(chan error, 1), make(chan struct{})
-	readers.Go(func() {
+	err = l.follow(ctx, resumed, func(ctx context.Context, send func(dht.Event) bool) error {
+		stop := context.AfterFunc(ctx, func() { res.Body.Close() })
+		defer stop()
 		lines := newLineReader(res.Body)
 		for {
 			e, err := lines.next()
 			if err != nil {
-				broken <- err
-				return
+				return err
 			}
 			if !send(e) {
-				return
+				return errStopped
 			}
 		}
+	}, func(ctx context.Context, send func(dht.Event) bool) error {
+		return l.client.fetch(ctx, l.key, func(v *dht.Value) bool { return send(dht.Event{Value: v}) })
 	})
-	if resumed {
-		readers.Go(func() {
-			if l.all(ctx, send) {
-				close(complete)
-			}
-		})
+	if ctx.Err() == nil && !errors.Is(err, errStopped) {
+		l.client.failed(base)
 	}
-	for {
-		select {
-		case e := <-events:
-			err = l.deliver(e)
-		case <-complete:
-			complete = nil
-			err = l.settle()
-		case err = <-broken:
-			if ctx.Err() == nil {
-				l.client.failed(base)
-			}
-		case <-ctx.Done():
-			err = context.Cause(ctx)
-		}
-		if err != nil {
-			return err
-		}
-	}
-}
-
-// all sends all values under the key, trying again until that is done, and tells
-// whether it was.
-func (l *listen) all(ctx context.Context, send func(dht.Event) bool) bool {
-	retry := backoff{base: reconnectBase, limit: reconnectLimit}
-	for {
-		err := l.client.fetch(ctx, l.key, func(v *dht.Value) bool { return send(dht.Event{Value: v}) })
-		if err == nil {
-			return true
-		}
-		if errors.Is(err, errStopped) || !sleep(ctx, retry.next()) {
-			return false
-		}
-	}
+	return err
 }
 
 // pushed is what a listen is to do because of pushes.
@@ -262,7 +194,7 @@ func (c *Client) pushedPut(key dht.Key, vid string) bool {
 }
 
 // byPush listens by a subscription: at each push the values are fetched.
-func (l *listen) byPush(ctx context.Context) error {
+func (l *clientListen) byPush(ctx context.Context) error {
 	c := l.client
 	w := &watcher{wake: make(chan struct{}, 1)}
 	c.mu.Lock()
@@ -316,7 +248,7 @@ func (l *listen) byPush(ctx context.Context) error {
 }
 
 // work does what pushes ask for.
-func (l *listen) work(ctx context.Context, todo pushed, first bool) error {
+func (l *clientListen) work(ctx context.Context, todo pushed, first bool) error {
 	for _, id := range todo.expired {
 		if v := l.known.value(id); v != nil {
 			if err := l.deliver(dht.Event{Value: v, Expired: true}); err != nil {
@@ -341,7 +273,7 @@ func (l *listen) work(ctx context.Context, todo pushed, first bool) error {
 }
 
 // unwatch ends a listen; the last one at its key ends the subscription.
-func (l *listen) unwatch(w *watcher) {
+func (l *clientListen) unwatch(w *watcher) {
 	c := l.client
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -135,6 +135,14 @@ func (b *book) has(l *lease) bool {
 	return b.puts[putKey{l.key, l.value.ID}] == l
 }
 
+// taken tells whether there is a lease for the same.
+func (b *book) taken(l *lease) bool {
+	if l.value == nil {
+		return b.subs[l.subKey()] != nil
+	}
+	return b.puts[putKey{l.key, l.value.ID}] != nil
+}
+
 // all calls f for each lease; f may remove it.
 func (b *book) all(f func(*lease)) {
 	for _, l := range b.puts {

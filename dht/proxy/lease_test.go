@@ -237,11 +237,7 @@ func TestStateSurvivesRestart(t *testing.T) {
 			}
 		}
 		ask(s, "SUBSCRIBE", "/key/sub", `{"key":"token"}`)
-		before, err := os.ReadFile(state)
-		if err == nil {
-			t.Errorf("state is written at once: %d bytes", len(before))
-		}
-		time.Sleep(time.Minute + 2*saveInterval)
+		time.Sleep(2 * saveInterval)
 		synctest.Wait()
 		if info, err := os.Stat(state); err != nil || info.Mode().Perm() != 0o600 {
 			t.Errorf("state file: %v, %v", info, err)

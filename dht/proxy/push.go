@@ -87,7 +87,7 @@ func (s *Server) push(ctx context.Context, l *lease, n Notice) {
 			} else {
 				l.sub.Token = ""
 			}
-			s.dirty = true
+			s.change()
 			s.mu.Unlock()
 			return
 		}

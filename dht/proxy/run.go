@@ -33,20 +33,28 @@ func (s *Server) Run(ctx context.Context) error {
 	s.spread(restored, time.Now())
 	s.mu.Unlock()
 
-	saved := time.Now()
+	var nextTick, saved time.Time
 	for ctx.Err() == nil {
 		now := time.Now()
-		next := s.tick(now)
-		if now.Sub(saved) >= saveInterval {
-			saved = now
-			s.save()
+		if !now.Before(nextTick) {
+			nextTick = now.Add(s.tick(now))
 		}
-		s.mu.Lock()
-		if s.dirty {
-			next = min(next, max(saveInterval-now.Sub(saved), minTick))
+		wait := nextTick.Sub(now)
+		if s.changed() {
+			if due := saved.Add(saveInterval).Sub(now); due > 0 {
+				wait = min(wait, due)
+			} else {
+				s.save()
+				saved = now
+			}
 		}
-		s.mu.Unlock()
-		sleep(ctx, next)
+		t := time.NewTimer(wait)
+		select {
+		case <-t.C:
+		case <-s.wake:
+		case <-ctx.Done():
+		}
+		t.Stop()
 	}
 
 	close(s.closed)
@@ -64,6 +72,22 @@ func (s *Server) Run(ctx context.Context) error {
 		}
 	})
 	return nil
+}
+
+// change notes that the leases are to be saved. The caller has locked s.mu.
+func (s *Server) change() {
+	s.dirty = true
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// changed tells whether the leases are to be saved.
+func (s *Server) changed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.dirty && s.cfg.State != ""
 }
 
 // spread gives restored leases times at random, so that a server that starts
@@ -86,7 +110,7 @@ func (s *Server) tick(now time.Time) time.Duration {
 	s.leases.all(func(l *lease) {
 		if left := l.expires.Sub(now); left <= 0 {
 			s.leases.remove(l)
-			s.dirty = true
+			s.change()
 			return
 		} else if left <= noticeTime && !l.noticed {
 			s.notice(l)
@@ -186,6 +210,6 @@ func (s *Server) notice(l *lease) {
 	n := timeoutNotice(l)
 	if s.short(l, func(ctx context.Context) { s.push(ctx, l, n) }) {
 		l.noticed = true
-		s.dirty = true
+		s.change()
 	}
 }

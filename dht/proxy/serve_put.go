@@ -161,6 +161,11 @@ func (f fields) permanent() (subscriber, bool) {
 // putPermanent publishes a value and keeps it for leaseTime, or renews one that
 // is kept. It returns the value with its id.
 func (s *Server) putPermanent(ctx context.Context, r *request, v *dht.Value, sub subscriber) (*dht.Value, error) {
+	select {
+	case <-s.closed:
+		return nil, dht.ErrClosed
+	default:
+	}
 	s.mu.Lock()
 	old := s.leases.findPut(r.key, v, sub.ClientID)
 	switch {
@@ -210,7 +215,7 @@ func (s *Server) renew(l *lease, sub subscriber) {
 	if sub.Token != "" && (l.sub.Token == "" || l.sub.ClientID == sub.ClientID) {
 		l.sub = sub
 	}
-	s.dirty = true
+	s.change()
 }
 
 // editable tells whether a value may take the place of another with its id.

@@ -57,6 +57,7 @@ type Server struct {
 	routes []route
 
 	closed chan struct{} // closed when Run has ended: streams end
+	wake   chan struct{} // has Run look what has changed
 
 	mu       sync.Mutex // guards all below
 	leases   book
@@ -71,7 +72,7 @@ type Server struct {
 
 // NewServer makes a server. Table must be set.
 func NewServer(cfg ServerConfig) *Server {
-	s := &Server{cfg: cfg, log: cfg.Log, limits: cfg.Limits.withDefaults(), closed: make(chan struct{})}
+	s := &Server{cfg: cfg, log: cfg.Log, limits: cfg.Limits.withDefaults(), closed: make(chan struct{}), wake: make(chan struct{}, 1)}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}

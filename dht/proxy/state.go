@@ -70,7 +70,7 @@ func (s *Server) load(now time.Time) ([]*lease, error) {
 		if l.value != nil {
 			size = int64(cost(l.value))
 		}
-		if now.Before(l.expires) && !s.leases.has(l) && s.leases.room(s.limits, l.client, size) {
+		if now.Before(l.expires) && !s.leases.taken(l) && s.leases.room(s.limits, l.client, size) {
 			l.expires = earlier(l.expires, now.Add(leaseTime))
 			s.leases.add(l)
 			leases = append(leases, l)
@@ -122,7 +122,6 @@ func parseLease(line []byte) (*lease, error) {
 func (s *Server) save() {
 	s.mu.Lock()
 	if !s.dirty || s.cfg.State == "" {
-		s.dirty = false
 		s.mu.Unlock()
 		return
 	}

@@ -72,7 +72,7 @@ func (s *Server) handleUnsubscribe(r *request) {
 	s.mu.Lock()
 	if l, known := s.leases.subs[subKey{r.key, sub.Token, sub.ClientID}]; known {
 		s.leases.remove(l)
-		s.dirty = true
+		s.change()
 	}
 	s.mu.Unlock()
 	r.w.WriteHeader(http.StatusOK)

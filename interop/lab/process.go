@@ -59,13 +59,32 @@ type Lab struct {
 func Open(dir string) (*Lab, error) {
 	l := &Lab{dir: dir}
 	if dir == "" {
-		d, err := os.MkdirTemp("", "dhtlab-")
+		removeStale(os.TempDir())
+		d, err := os.MkdirTemp("", fmt.Sprintf("%s%d-", tempPrefix, os.Getpid()))
 		if err != nil {
 			return nil, fmt.Errorf("make the lab's folder: %w", err)
 		}
 		l.dir, l.temp = d, true
 	}
 	return l, nil
+}
+
+// tempPrefix begins the names of temporary folders; the process id follows.
+const tempPrefix = "kith-dhtlab-"
+
+// removeStale removes folders of labs whose program was killed.
+func removeStale(dir string) {
+	old, err := filepath.Glob(filepath.Join(dir, tempPrefix+"*"))
+	if err != nil {
+		return // the pattern is constant, and an unreadable folder gives no names
+	}
+	for _, name := range old {
+		text, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(name), tempPrefix), "-")
+		pid, err := strconv.Atoi(text)
+		if err == nil && pid > 0 && errors.Is(unix.Kill(pid, 0), unix.ESRCH) {
+			os.RemoveAll(name)
+		}
+	}
 }
 
 // ForTest makes a lab that lasts as long as the test.

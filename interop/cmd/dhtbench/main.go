@@ -117,7 +117,7 @@ func clientNames() []string {
 }
 
 // clientKinds are the clients known; each is one file in package bench.
-func clientKinds() []bench.ClientKind { return []bench.ClientKind{bench.Python{}} }
+func clientKinds() []bench.ClientKind { return []bench.ClientKind{bench.Python{}, bench.Kith{}} }
 
 func (o options) nodeKinds() ([]lab.NodeKind, error) {
 	var kinds []lab.NodeKind
