@@ -60,6 +60,8 @@ type Table interface {
 	// Get yields the values under key that match q, each once, as they are found,
 	// and ends when the nodes nearest the key have answered. An error is yielded
 	// last: values before it are good. Breaking off the loop or ending ctx cancels.
+	// With q.Select the values have nothing but the selected fields, which costs
+	// less traffic; a client of a proxy may give them whole.
 	Get(ctx context.Context, key Key, q Query) iter.Seq2[*Value, error]
 
 	// Put stores v under key for as long as its type lives, and returns once the

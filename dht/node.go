@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/kith-im/kith/dht/kad"
@@ -29,10 +30,10 @@ type Node struct {
 	mu   sync.Mutex // guards what follows
 	core *kad.Core
 	rand *rand.Rand
-	wake time.Time // when the timer loop looks at the core next
+	wake time.Time // when the core is looked at next
 	pubs map[pubKey]*publication
 
-	timer  chan struct{} // tells the timer loop that wake was moved forward
+	clock  *time.Timer // fires at wake
 	closed chan struct{}
 	once   sync.Once
 	bad    badPackets
@@ -46,8 +47,9 @@ type pubKey struct {
 
 // A socket is one bound UDP socket.
 type socket struct {
-	conn netx.PacketConn
-	addr netip.AddrPort
+	conn    netx.PacketConn
+	addr    netip.AddrPort
+	workers atomic.Int32
 }
 
 // New makes a node and binds its sockets. It is closed by [Node.Close], or when
@@ -65,7 +67,7 @@ func New(cfg Config) (*Node, error) {
 	}
 	n := &Node{
 		cfg: cfg, rand: cfg.newRand(1), pubs: make(map[pubKey]*publication), began: time.Now(),
-		timer: make(chan struct{}, 1), closed: make(chan struct{}),
+		clock: time.NewTimer(0), closed: make(chan struct{}),
 	}
 	if n.cfg.ID.IsZero() {
 		for i := range n.cfg.ID {
@@ -87,6 +89,9 @@ func New(cfg Config) (*Node, error) {
 		Self: n.cfg.ID, Rand: cfg.newRand(2), Network: cfg.NetworkID, Families: families,
 		ReadOnly: cfg.ReadOnly, Limits: cfg.Limits,
 	}, now)
+	if len(cfg.Bootstrap) > 0 || cfg.State != nil && len(cfg.State.Nodes) > 0 {
+		n.core.Bootstrap(now, nil, &kad.Outbox{}) // requests made before Run wait for nodes
+	}
 	n.wake = now
 	n.registerMetrics()
 	return n, nil
@@ -134,7 +139,7 @@ func (n *Node) bind() error {
 }
 
 func (n *Node) adopt(conn netx.PacketConn) {
-	s := &socket{conn, conn.LocalAddr()}
+	s := &socket{conn: conn, addr: conn.LocalAddr()}
 	if s.addr.Addr().Is4() {
 		n.v4 = s
 	} else {
@@ -154,6 +159,7 @@ func (n *Node) closeSockets() {
 func (n *Node) Close() error {
 	n.once.Do(func() {
 		close(n.closed)
+		n.clock.Stop()
 		n.closeSockets()
 	})
 	return nil
@@ -183,15 +189,12 @@ func (n *Node) do(f func(now time.Time, out *kad.Outbox)) {
 	n.send(&out, n.v4, n.v6)
 }
 
-// arm wakes the timer loop when the core has work earlier than the loop knows. The
-// caller holds the lock.
+// arm sets the clock when the core has work earlier than it is set to. The caller
+// holds the lock.
 func (n *Node) arm() {
 	if next := n.core.Next(); next.Before(n.wake) {
 		n.wake = next
-		select {
-		case n.timer <- struct{}{}:
-		default:
-		}
+		n.clock.Reset(max(time.Until(next), 0))
 	}
 }
 

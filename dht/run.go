@@ -22,6 +22,10 @@ const (
 	saveEvery = 10 * time.Minute
 	// idleLook is how often the core is looked at when it has nothing to do.
 	idleLook = time.Hour
+	// rejoinEvery is how often, on average, bootstrap nodes are asked while all is
+	// well: the halves of a network that was parted for long know only themselves,
+	// and each believes that it is the whole.
+	rejoinEvery = time.Hour
 )
 
 // Run runs the node until ctx ends or [Node.Close] is called, and then closes it.
@@ -41,7 +45,7 @@ func (n *Node) Run(ctx context.Context) error {
 	})
 	for _, s := range []*socket{n.v4, n.v6} {
 		if s != nil {
-			n.serve(g, s)
+			n.serve(ctx, g, s)
 		}
 	}
 	g.Go(func() error { return n.keepTime(ctx, g) })
@@ -75,60 +79,87 @@ func (n *Node) load() {
 	n.cfg.State = nil
 }
 
-// serve starts the workers of a socket. Each has a handle of its own on it, where
-// the system can do that, so that they do not wait for one another.
-func (n *Node) serve(g *errgroup.Group, s *socket) {
-	g.Go(func() error { return n.work(s.conn) })
-	for range n.cfg.Workers - 1 {
-		conn, err := s.conn.Clone()
-		if err != nil {
-			return // one worker it is
-		}
-		g.Go(func() error { return n.work(conn) })
-		g.Go(func() error {
-			<-n.closed
-			return conn.Close()
-		})
+// serve starts the first worker of a socket. Others help it, on handles of their
+// own where the system has those, while packets come faster than it can take them.
+func (n *Node) serve(ctx context.Context, g *errgroup.Group, s *socket) {
+	s.workers.Store(1)
+	g.Go(func() error { return n.work(&worker{n: n, socket: s, conn: s.conn, help: func() { n.help(ctx, g, s) }}) })
+}
+
+// help starts one more worker, unless there are as many as may be.
+func (n *Node) help(ctx context.Context, g *errgroup.Group, s *socket) {
+	if int(s.workers.Add(1)) > n.cfg.Workers {
+		s.workers.Add(-1)
+		return
 	}
+	conn, err := s.conn.Clone()
+	if err != nil {
+		return // no more handles to be had: it stays counted, so that nobody tries again
+	}
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	g.Go(func() error {
+		err := n.work(&worker{n: n, socket: s, conn: conn, helper: true, help: func() {}})
+		if stop() {
+			conn.Close()
+		}
+		s.workers.Add(-1)
+		return err
+	})
 }
 
 // A worker is what one goroutine needs to serve packets.
 type worker struct {
-	n    *Node
-	conn netx.PacketConn
-	in   []netx.Datagram
-	msgs []wire.Message
-	ok   []bool
-	out  kad.Outbox
+	n      *Node
+	socket *socket
+	conn   netx.PacketConn
+	helper bool
+	help   func() // called when there is more than this worker can do
+	in     []netx.Datagram
+	msgs   []wire.Message
+	ok     []bool
+	out    kad.Outbox
 }
 
-// work reads packets from conn until the node is closed.
-func (n *Node) work(conn netx.PacketConn) error {
-	w := &worker{n: n, conn: conn}
+const (
+	busyBatch = 16   // packets waiting, when another worker is to help
+	idleReads = 1024 // single packets in a row, after which a helper goes
+)
+
+// work reads packets until the node is closed.
+func (n *Node) work(w *worker) error {
 	w.grow(1)
 	v4, v6 := n.v4, n.v6
-	if conn.LocalAddr().Addr().Is4() {
-		v4 = &socket{conn: conn}
+	if w.socket == n.v4 {
+		v4 = &socket{conn: w.conn}
 	} else {
-		v6 = &socket{conn: conn}
+		v6 = &socket{conn: w.conn}
 	}
-	failures := 0
+	failures, singles := 0, 0
 	for {
-		got, err := conn.ReadBatch(w.in)
+		got, err := w.conn.ReadBatch(w.in)
 		if err != nil {
 			if n.isClosed() || errors.Is(err, net.ErrClosed) {
 				return nil
 			}
 			if failures++; failures > 100 {
-				return fmt.Errorf("read DHT packets at %v: %w", conn.LocalAddr(), err)
+				return fmt.Errorf("read DHT packets at %v: %w", w.socket.addr, err)
 			}
 			continue
 		}
 		failures = 0
 		w.handle(w.in[:got])
 		n.send(&w.out, v4, v6)
+		if got >= busyBatch {
+			w.help()
+		}
 		if got == len(w.in) && got < maxBatch {
 			w.grow(2 * got) // there may be more waiting
+		}
+		if singles++; got > 1 {
+			singles = 0
+		}
+		if w.helper && singles >= idleReads {
+			return nil
 		}
 	}
 }
@@ -267,22 +298,20 @@ func (n *Node) failed(lost []netip.AddrPort) {
 
 // keepTime lets the core do what is due, and joins the network when it is time.
 func (n *Node) keepTime(ctx context.Context, g *errgroup.Group) error {
-	timer := time.NewTimer(0)
-	defer timer.Stop()
+	defer n.clock.Stop()
 	var out kad.Outbox
 	for {
 		select {
-		case <-timer.C:
-		case <-n.timer:
+		case <-n.clock.C:
 		case <-ctx.Done():
 			return nil
 		}
 		now := time.Now()
 		out.Reset()
 		n.mu.Lock()
-		next := n.core.Tick(now, &out)
+		n.wake = n.core.Tick(now, &out)
+		n.clock.Reset(max(min(n.wake.Sub(now), idleLook), 0))
 		join := len(n.cfg.Bootstrap) > 0 && n.core.WantsBootstrap(now)
-		n.wake = next
 		n.mu.Unlock()
 		n.send(&out, n.v4, n.v6)
 		if join {
@@ -293,7 +322,6 @@ func (n *Node) keepTime(ctx context.Context, g *errgroup.Group) error {
 				return nil
 			})
 		}
-		timer.Reset(max(min(time.Until(next), idleLook), 0))
 	}
 }
 

@@ -114,7 +114,7 @@ func (s *Secure) sign(ctx context.Context, key Key, v *Value, to identity.KeyID)
 		return errNoIdentity
 	}
 	owner := s.id.Key.Public().DER()
-	next := 0
+	last := -1
 	if v.ID == 0 {
 		id, err := randomValueID()
 		if err != nil {
@@ -122,39 +122,46 @@ func (s *Secure) sign(ctx context.Context, key Key, v *Value, to identity.KeyID)
 		}
 		v.ID = id
 	} else if to == (identity.KeyID{}) {
-		seq, err := s.lastSeq(ctx, key, v.ID, owner)
-		if err != nil {
+		var err error
+		if last, err = s.lastSeq(ctx, key, v.ID, owner); err != nil {
 			return err
 		}
-		next = seq + 1
 	}
-	if next > math.MaxUint16 {
-		return fmt.Errorf("value %x has had %d versions: use another id", uint64(v.ID), math.MaxUint16+1)
+	next, err := s.nextSeq(pubKey{key, v.ID}, last)
+	if err != nil {
+		return err
 	}
-	v.Owner, v.Seq, v.To = owner, uint16(next), to
+	v.Owner, v.Seq, v.To = owner, next, to
 	sig, err := s.id.Key.Sign(v.SignedBytes())
 	if err != nil {
 		return fmt.Errorf("sign value: %w", err)
 	}
 	v.Signature = sig
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(s.seqs) >= maxSeqs {
-		clear(s.seqs) // the network knows them
-	}
-	s.seqs[pubKey{key, v.ID}] = v.Seq
 	return nil
 }
 
-// lastSeq returns the highest version of our value that is known here or in the
-// network, or -1.
+// nextSeq takes the version after last, and after those that were taken here, so
+// that two who put at once do not take the same.
+func (s *Secure) nextSeq(at pubKey, last int) (uint16, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if seq, ok := s.seqs[at]; ok {
+		last = max(last, int(seq))
+	}
+	if last >= math.MaxUint16 {
+		return 0, fmt.Errorf("value %x has had %d versions: use another id", uint64(at.id), math.MaxUint16+1)
+	}
+	if len(s.seqs) >= maxSeqs {
+		clear(s.seqs) // the network knows them
+	}
+	s.seqs[at] = uint16(last + 1)
+	return uint16(last + 1), nil
+}
+
+// lastSeq returns the highest version of our value that is known in the network,
+// or -1.
 func (s *Secure) lastSeq(ctx context.Context, key Key, id ValueID, owner []byte) (int, error) {
 	last := -1
-	s.mu.Lock()
-	if seq, ok := s.seqs[pubKey{key, id}]; ok {
-		last = int(seq)
-	}
-	s.mu.Unlock()
 	for v, err := range s.Table.Get(ctx, key, wire.WhereID(id)) {
 		if errors.Is(err, ErrNoNodes) {
 			break // the put will say so

@@ -23,6 +23,8 @@ const description = "Kith: a decentralised communication platform, one binary wi
 type grammar struct {
 	Globals
 
+	Serve   serveCmds  `cmd:"" help:"Serve others."`
+	Dht     dhtCmds    `cmd:"" help:"Use a DHT."`
 	Version versionCmd `cmd:"" help:"Print the version, or the parts list of this binary."`
 }
 

@@ -8,6 +8,8 @@ import (
 	"io"
 	"io/fs"
 	"net"
+
+	"github.com/kith-im/kith/dht"
 )
 
 // Kind says what sort of failure ended a command, for scripts. Kinds and their
@@ -79,11 +81,11 @@ func kindOf(err error) Kind {
 		return KindInterrupted
 	case errors.Is(err, context.DeadlineExceeded), isNet && timeout.Timeout():
 		return KindTimeout
-	case errors.Is(err, fs.ErrPermission):
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, dht.ErrRefused):
 		return KindDenied
-	case isNet:
+	case isNet, errors.Is(err, dht.ErrNoNodes), errors.Is(err, dht.ErrNotStored):
 		return KindUnavailable
-	case errors.Is(err, fs.ErrNotExist):
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, dht.ErrNoCertificate):
 		return KindNotFound
 	default:
 		return KindInternal

@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -19,12 +21,30 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"kith": main})
 }
 
-// TestScripts runs testdata/*.txtar, in which kith is this program.
+// TestScripts runs testdata/*.txtar, in which kith is this program, and KEYS is a
+// folder of throwaway identities.
 func TestScripts(t *testing.T) {
+	keys, err := filepath.Abs("../../identity/identitytest/testdata")
+	if err != nil {
+		t.Fatal(err)
+	}
+	type own struct{} // the key of a script's servers
+	servers := func(ts *testscript.TestScript) processes { return ts.Value(own{}).(processes) }
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata",
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
+		Setup: func(env *testscript.Env) error {
+			env.Values[own{}] = make(processes)
+			env.Setenv("KEYS", keys)
+			env.Setenv("KITH_HOME", filepath.Join(env.WorkDir, "home"))
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"serve": func(ts *testscript.TestScript, neg bool, args []string) { servers(ts).serve(ts, neg, args) },
+			"stop":  func(ts *testscript.TestScript, neg bool, args []string) { servers(ts).stop(ts, neg, args) },
+			"url":   url,
+		},
 	})
 }
 
@@ -72,6 +92,38 @@ func TestEveryCommandHasHelp(t *testing.T) {
 		if code != 0 || errs != "" || !strings.Contains(out, "Example") {
 			t.Errorf("kith %v: exit code %d, output %q, %q", args, code, out, errs)
 		}
+	}
+}
+
+// TestDocumentedCommandsParse takes the commands in README.md and in the help texts,
+// so that none is documented that does not exist.
+func TestDocumentedCommandsParse(t *testing.T) {
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	parser, err := kong.New(new(grammar), kong.Name("kith"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	texts := []string{string(readme)}
+	for _, leaf := range parser.Model.Leaves(false) {
+		texts = append(texts, leaf.Detail)
+	}
+	command := regexp.MustCompile(`(?m)^\s*(?:[a-z]+ \| )?kith (.+?)(?: [>|] .*)?$`)
+	found := 0
+	for _, m := range command.FindAllStringSubmatch(strings.Join(texts, "\n"), -1) {
+		found++
+		parser, err := kong.New(new(grammar), kong.Name("kith"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := parser.Parse(strings.Fields(m[1])); err != nil {
+			t.Errorf("kith %s: %v", m[1], err)
+		}
+	}
+	if found < 10 {
+		t.Errorf("%d commands found", found)
 	}
 }
 

@@ -21,3 +21,12 @@ func (a *App) Print(v any, text string) error {
 	}
 	return nil
 }
+
+// Note tells a person something that is no result, on stderr. Scripts do not get
+// it: with --json nothing is printed.
+func (a *App) Note(format string, args ...any) {
+	if !a.JSON {
+		// Nothing depends on a note, and there is nowhere to report its failure.
+		_, _ = fmt.Fprintf(a.Stderr, format+"\n", args...)
+	}
+}

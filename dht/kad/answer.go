@@ -79,6 +79,9 @@ func (c *Core) challenge(f *family, from netip.AddrPort) *stranger {
 	if s.r = c.askAddr(f, from, wire.Request{Method: wire.Ping}, s); s.r == nil {
 		return nil
 	}
+	// Not again when it is silent: that would be one more packet to a victim.
+	s.r.tries = sends
+	c.after(&s.r.tm, maxRTO, func() { c.timeout(s.r) })
 	c.stats.Challenges++
 	if len(c.waiting.from) >= maxStrangers {
 		c.waiting.oldest().giveUp()
@@ -94,21 +97,12 @@ func (s *stranger) replied(r *request, _ *wire.Message) {
 	}
 }
 
-// late ends it without asking again, since a retry would be one more packet to a
-// possible victim.
-func (s *stranger) late(r *request) {
-	if wait := maxRTO - s.c.now.Sub(r.sent); wait > 0 {
-		s.c.after(&r.tm, wait, func() { s.c.timeout(r) })
-		return
-	}
-	s.giveUp()
-}
-
 func (s *stranger) giveUp() {
 	s.c.drop(s.r)
 	s.c.waiting.remove(s)
 }
 
+func (s *stranger) late(*request)        {}
 func (s *stranger) failed(*request, int) { s.c.waiting.remove(s) }
 
 // handleRequest answers a request of another node.

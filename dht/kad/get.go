@@ -1,6 +1,7 @@
 package kad
 
 import (
+	"bytes"
 	"errors"
 	"time"
 
@@ -32,7 +33,8 @@ type Get struct {
 	ended   bool
 }
 
-// Get looks for the values under key that match q. It calls found for each, once,
+// Get looks for the values under key that match q, whole, or the fields of them
+// that q selects with the others empty. It calls found for each, once,
 // and done at the end: with [ErrNoNodes] when there was nobody to ask. The
 // functions are called within this or later calls of the core and must not call
 // it. What they are given stays valid and must not be changed.
@@ -40,7 +42,7 @@ func (c *Core) Get(now time.Time, key wire.Key, q wire.Query, found func(*wire.V
 	c.enter(now, out)
 	g := &Get{c: c, key: key, query: q, seen: make(map[wire.ValueID][]*wire.Value), found: found, done: done}
 	for _, p := range c.matching(key, wire.Query{Where: q.Where}) {
-		g.deliver(p.Value)
+		g.deliver(g.selected(p.Value))
 	}
 	c.each(func(f *family) {
 		g.tasks = append(g.tasks, &getTask{g: g, state: make(map[*candidate]askState), deadline: c.now.Add(joinPatience)})
@@ -72,7 +74,7 @@ func (c *Core) CancelGet(now time.Time, g *Get, out *Outbox) {
 
 // deliver passes a value on, unless it was.
 func (g *Get) deliver(v *wire.Value) {
-	if g.ended || !g.query.Matches(v) || g.seenNum >= maxFound {
+	if g.ended || g.seenNum >= maxFound {
 		return
 	}
 	for _, have := range g.seen[v.ID] {
@@ -83,6 +85,46 @@ func (g *Get) deliver(v *wire.Value) {
 	g.seen[v.ID] = append(g.seen[v.ID], v)
 	g.seenNum++
 	g.found(v)
+}
+
+// selected returns what the query selects of a value: all of it, or a value with
+// nothing but the selected fields.
+func (g *Get) selected(v *wire.Value) *wire.Value {
+	if len(g.query.Select) == 0 {
+		return v
+	}
+	part := &wire.Value{}
+	for _, f := range g.query.Select {
+		switch f {
+		case wire.FieldID:
+			part.ID = v.ID
+		case wire.FieldType:
+			part.Type = v.Type
+		case wire.FieldOwner:
+			part.Owner = v.Owner
+		case wire.FieldSeq:
+			part.Seq = v.Seq
+		case wire.FieldUserType:
+			part.UserType = v.UserType
+		}
+	}
+	return part
+}
+
+// hear takes an answer: whole values, which are filtered again, or rows, of which
+// only the selected fields are known.
+func (g *Get) hear(m *wire.Message) {
+	for _, v := range m.Values {
+		if g.query.Matches(v) {
+			g.deliver(g.selected(v.Clone()))
+		}
+	}
+	if len(g.query.Select) == 0 {
+		return
+	}
+	for _, r := range m.Rows {
+		g.deliver(g.selected(&wire.Value{ID: r.ID, Type: r.Type, Seq: r.Seq, UserType: r.UserType, Owner: bytes.Clone(r.OwnerDER)}))
+	}
 }
 
 // taskEnded is called once by each task.
@@ -173,7 +215,6 @@ func (t *getTask) abandon() {
 
 func (t *getTask) ask(cd *candidate) bool {
 	body := wire.Request{Method: wire.Get, Key: t.g.key, Query: t.g.query.OnWire(), Want: t.s.want()}
-	body.Query.Select = nil // the values themselves, at once
 	r := t.g.c.ask(t.s.f, cd.n, body, getter{t, cd})
 	if r == nil {
 		t.state[cd] = answered // too much is in flight: do without
@@ -204,9 +245,7 @@ func (o getter) replied(r *request, m *wire.Message) {
 	o.t.gone(r)
 	o.t.state[o.cd] = answered
 	o.t.answers++
-	for _, v := range m.Values {
-		o.t.g.deliver(v.Clone())
-	}
+	o.t.g.hear(m)
 	o.t.s.answered(o.cd, m)
 	o.t.s.step()
 }

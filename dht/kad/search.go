@@ -31,7 +31,7 @@ const (
 	// region is how many nodes are expected as near to a key as those that count,
 	// at least. Whoever puts many nodes of his own next to a key does not push the
 	// others out of it, since it is not the nodes that are counted.
-	region = 0
+	region = 7
 
 	// What tells that nodes were put next to a key on purpose: so many in the
 	// region, or k of them where crowdRegion are expected. About one key in six

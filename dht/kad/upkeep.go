@@ -102,7 +102,7 @@ func (c *Core) churning(f *family) bool {
 // those who store near our id know us, then in the other parts of the network.
 func (c *Core) lookAround(f *family, depth int) {
 	every := homeEvery
-	if f.homes < 3 || c.churning(f) {
+	if f.homes < firstHomes || c.churning(f) {
 		every = joinEvery
 	}
 	if f.homes == 0 || c.now.Sub(f.home) >= c.jitter(every, 0.1) {
@@ -151,14 +151,19 @@ func (e explorer) replied(r *request, m *wire.Message) {
 func (e explorer) late(*request)        {}
 func (e explorer) failed(*request, int) {}
 
-// homeWidth is how many nodes around us are asked for others: the more nodes know
-// each other, the fewer questions a lookup takes.
-const homeWidth = 3 * k
+// While a node joins it asks more of those around it for others: the more nodes
+// know each other, the fewer questions a lookup takes.
+const (
+	homeWidth  = 3 * k
+	firstHomes = 3 // lookups of our own id that belong to joining
+)
 
 // homeSearch is the search for our own id.
 func (c *Core) homeSearch(f *family) *search {
 	s := c.search(f, wire.Key(c.cfg.Self))
-	s.width = max(s.width, homeWidth)
+	if f.homes <= firstHomes {
+		s.width = max(s.width, homeWidth)
+	}
 	return s
 }
 

@@ -76,6 +76,8 @@ type Client struct {
 	pubs     map[*publication]struct{}
 	watchers map[dht.Key]map[*watcher]struct{}
 	listens  int
+	era      context.Context // ends when all streams are to begin anew
+	endEra   context.CancelFunc
 	run      context.Context // of Run while it runs, else nil
 	children sync.WaitGroup  // of run; grown under mu while run is set
 }
@@ -111,6 +113,7 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	transport.ResponseHeaderTimeout = headerTime
 	c.http = &http.Client{Transport: transport}
 	c.life, c.end = context.WithCancelCause(context.Background())
+	c.era, c.endEra = context.WithCancel(context.Background())
 	return c, nil
 }
 

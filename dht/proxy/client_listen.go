@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/kith-im/kith/dht"
@@ -70,6 +69,7 @@ func (l *clientListen) run(ctx context.Context) error {
 func (l *clientListen) stream(ctx context.Context, resumed bool) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	defer context.AfterFunc(l.client.currentEra(), cancel)()
 	res, base, err := l.client.do(ctx, http.MethodGet, "/key/"+l.key.String()+"/listen", nil)
 	if err != nil {
 		return err

@@ -16,6 +16,7 @@ func (c *Client) Run(ctx context.Context) error {
 	defer cancel()
 	c.mu.Lock()
 	c.run = ctx
+	c.children.Go(func() { c.watchNetwork(ctx) })
 	c.mu.Unlock()
 	check := backoff{base: reconnectBase, limit: checkTrouble}
 	connected := true // the first answer is no re-connection
@@ -47,6 +48,7 @@ func (c *Client) Run(ctx context.Context) error {
 	}
 	c.mu.Lock()
 	c.run = nil
+	c.endEra()
 	c.mu.Unlock()
 	c.end(dht.ErrClosed)
 	c.children.Wait()

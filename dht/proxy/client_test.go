@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -315,6 +316,11 @@ func TestPublicationPostedAgain(t *testing.T) {
 	if pub.Key() != key || pub.Value().ID == 0 {
 		t.Errorf("publication of %v at %v", pub.Value(), pub.Key())
 	}
+	eventually(t, "client knows the server", func() bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return !c.node.IsZero()
+	})
 	// Another server, of another node, takes the address over.
 	f.down()
 	table2 := newMemTable()
@@ -329,5 +335,39 @@ func TestPublicationPostedAgain(t *testing.T) {
 	pub.Cancel()
 	if info, err := c.Info(t.Context()); err != nil || info.Publishing != 0 {
 		t.Errorf("info %+v, %v", info, err)
+	}
+}
+
+// TestClientOverTLS has listens share a connection of HTTP/2.
+func TestClientOverTLS(t *testing.T) {
+	table, key := newMemTable(), dht.KeyOf("a")
+	s := NewServer(ServerConfig{Table: table, Push: nullPusher{}})
+	web := httptest.NewUnstartedServer(nil)
+	web.Config = s.HTTPServer()
+	web.EnableHTTP2 = true
+	web.StartTLS()
+	defer web.Close()
+	runIt(t, s.Run)
+	stranger := newClient(t, ClientConfig{URLs: []string{web.URL}})
+	if _, err := stranger.Info(t.Context()); err == nil {
+		t.Error("a server with an unknown authority is accepted")
+	}
+	config := web.Client().Transport.(*http.Transport).TLSClientConfig
+	c := newClient(t, ClientConfig{URLs: []string{web.URL}, TLS: &tls.Config{RootCAs: config.RootCAs}})
+	var nexts []func() string
+	for range 5 {
+		next, _ := follow(t, c, key, dht.Query{})
+		nexts = append(nexts, next)
+	}
+	if err := c.Put(t.Context(), key, &dht.Value{Data: []byte("one")}); err != nil {
+		t.Fatal(err)
+	}
+	for _, next := range nexts {
+		if got := next(); got != "+one" {
+			t.Errorf("event %q", got)
+		}
+	}
+	if err := c.subscribe(t.Context(), key, false); err == nil {
+		t.Error("a subscription without token is taken")
 	}
 }

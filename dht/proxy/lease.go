@@ -83,19 +83,20 @@ func (b *book) add(l *lease) {
 		b.count = make(map[netip.Prefix]int)
 	}
 	b.count[l.client]++
+	b.bytes += l.size()
 	if l.value == nil {
 		b.subs[l.subKey()] = l
 		return
 	}
 	b.puts[putKey{l.key, l.value.ID}] = l
 	b.byKey[l.key] = append(b.byKey[l.key], l)
-	b.bytes += int64(cost(l.value))
 }
 
-// setValue edits the value of a lease; the id stays.
-func (b *book) setValue(l *lease, v *dht.Value) {
-	b.bytes += int64(cost(v)) - int64(cost(l.value))
-	l.value = v
+// edit changes the value or the subscriber of a lease; what it is named by stays.
+func (b *book) edit(l *lease, v *dht.Value, sub subscriber) {
+	b.bytes -= l.size()
+	l.value, l.sub = v, sub
+	b.bytes += l.size()
 }
 
 // remove takes a lease off and ends what is done for it.
@@ -103,6 +104,7 @@ func (b *book) remove(l *lease) {
 	if b.count[l.client]--; b.count[l.client] <= 0 {
 		delete(b.count, l.client)
 	}
+	b.bytes -= l.size()
 	if l.value == nil {
 		delete(b.subs, l.subKey())
 		if l.stop != nil {
@@ -111,7 +113,6 @@ func (b *book) remove(l *lease) {
 		return
 	}
 	delete(b.puts, putKey{l.key, l.value.ID})
-	b.bytes -= int64(cost(l.value))
 	rest := b.byKey[l.key]
 	for i := range rest {
 		if rest[i] == l {
@@ -151,6 +152,15 @@ func (b *book) all(f func(*lease)) {
 	for _, l := range b.subs {
 		f(l)
 	}
+}
+
+// size is what a lease counts against the limit, in bytes.
+func (l *lease) size() int64 {
+	n := l.sub.size()
+	if l.value != nil {
+		n += int64(cost(l.value))
+	}
+	return n
 }
 
 func (l *lease) subKey() subKey { return subKey{l.key, l.sub.Token, l.sub.ClientID} }

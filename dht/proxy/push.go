@@ -85,7 +85,7 @@ func (s *Server) push(ctx context.Context, l *lease, n Notice) {
 			if l.value == nil && s.leases.has(l) {
 				s.leases.remove(l)
 			} else {
-				l.sub.Token = ""
+				s.leases.edit(l, l.value, subscriber{ClientID: l.sub.ClientID})
 			}
 			s.change()
 			s.mu.Unlock()

@@ -124,6 +124,11 @@ type subscriber struct {
 	Session  string `json:"session,omitempty"`
 }
 
+// size is what a subscriber counts against the limit, in bytes.
+func (s subscriber) size() int64 {
+	return int64(len(s.Platform) + len(s.Token) + len(s.Topic) + len(s.ClientID) + len(s.Session))
+}
+
 // maxPushText bounds each text of a subscriber, in bytes: push tokens are URLs
 // at most.
 const maxPushText = 4 << 10
@@ -170,7 +175,7 @@ func (s *Server) putPermanent(ctx context.Context, r *request, v *dht.Value, sub
 	old := s.leases.findPut(r.key, v, sub.ClientID)
 	switch {
 	case old == nil:
-		if !s.leases.room(s.limits, r.client, int64(cost(v))) {
+		if !s.leases.room(s.limits, r.client, int64(cost(v))+sub.size()) {
 			s.mu.Unlock()
 			return nil, errOverQuota
 		}
@@ -196,11 +201,10 @@ func (s *Server) putPermanent(ctx context.Context, r *request, v *dht.Value, sub
 	defer s.mu.Unlock()
 	l := s.leases.puts[putKey{r.key, v.ID}]
 	if l == nil {
-		l = &lease{key: r.key, client: r.client}
-		l.value = v
+		l = &lease{key: r.key, client: r.client, value: v}
 		s.leases.add(l)
 	}
-	s.leases.setValue(l, v)
+	s.leases.edit(l, v, l.sub)
 	if l.pub != nil {
 		l.pub.Cancel()
 	}
@@ -213,7 +217,7 @@ func (s *Server) putPermanent(ctx context.Context, r *request, v *dht.Value, sub
 func (s *Server) renew(l *lease, sub subscriber) {
 	l.expires, l.noticed = time.Now().Add(leaseTime), false
 	if sub.Token != "" && (l.sub.Token == "" || l.sub.ClientID == sub.ClientID) {
-		l.sub = sub
+		s.leases.edit(l, l.value, sub)
 	}
 	s.change()
 }

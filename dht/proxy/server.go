@@ -166,8 +166,18 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	header.Set("Connection", "close")
-	w.WriteHeader(http.StatusNotImplemented)
+	s.notImplemented(req)
+}
+
+// notImplemented answers as OpenDHT does to what it does not know.
+func (s *Server) notImplemented(r *request) {
+	h := r.w.Header()
+	clear(h)
+	h["Date"] = nil
+	if r.ProtoMajor == 1 {
+		h.Set("Connection", "close")
+	}
+	r.w.WriteHeader(http.StatusNotImplemented)
 }
 
 func (rt *route) match(method string, path []string) (key string, ok bool) {

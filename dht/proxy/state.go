@@ -66,11 +66,7 @@ func (s *Server) load(now time.Time) ([]*lease, error) {
 			bad++
 			continue
 		}
-		var size int64
-		if l.value != nil {
-			size = int64(cost(l.value))
-		}
-		if now.Before(l.expires) && !s.leases.taken(l) && s.leases.room(s.limits, l.client, size) {
+		if now.Before(l.expires) && !s.leases.taken(l) && s.leases.room(s.limits, l.client, l.size()) {
 			l.expires = earlier(l.expires, now.Add(leaseTime))
 			s.leases.add(l)
 			leases = append(leases, l)

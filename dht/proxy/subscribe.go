@@ -33,7 +33,7 @@ func (s *Server) handleSubscribe(r *request) {
 	s.mu.Lock()
 	l, known := s.leases.subs[subKey{r.key, sub.Token, sub.ClientID}]
 	if !known {
-		if !s.leases.room(s.limits, r.client, 0) {
+		if !s.leases.room(s.limits, r.client, sub.size()) {
 			s.mu.Unlock()
 			s.fail(r, http.StatusTooManyRequests, errQuota)
 			return
@@ -42,8 +42,7 @@ func (s *Server) handleSubscribe(r *request) {
 		s.leases.add(l)
 		s.start(l)
 	}
-	l.sub = sub // session and topic may be new, the rest is its name
-	s.renew(l, sub)
+	s.renew(l, sub) // session and topic may be new, the rest is its name
 	s.mu.Unlock()
 	if !known || f.bool("refresh") {
 		s.sendLine(r, []byte("{}"))
@@ -60,13 +59,7 @@ func (s *Server) handleUnsubscribe(r *request) {
 	}
 	sub, ok := f.subscriber()
 	if !ok || sub.Token == "" {
-		h := r.w.Header()
-		for name := range h {
-			h.Del(name)
-		}
-		h["Date"] = nil
-		h.Set("Connection", "close")
-		r.w.WriteHeader(http.StatusNotImplemented) // as OpenDHT does
+		s.notImplemented(r)
 		return
 	}
 	s.mu.Lock()

@@ -111,7 +111,7 @@ func TestBenchmarksRun(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Second)
 	defer cancel()
 	kinds := []lab.NodeKind{lab.Dhtnode{}}
-	subjects := []Subject{{Nodes: lab.Dhtnode{}, Client: Python{}}}
+	subjects := []Subject{{Nodes: lab.Dhtnode{}, Client: Python{}}, {Nodes: lab.Dhtnode{}, Client: Kith{}}}
 	for name, run := range map[string]func(context.Context) (*Report, error){
 		"lookup": Lookup{
 			Subjects: subjects, Nodes: 2, Rounds: 1, Count: 10, Size: 64, Windows: []int{1, 4},

@@ -12,9 +12,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/kith-im/kith/dht"
+	"github.com/kith-im/kith/internal/netx"
 	"github.com/kith-im/kith/interop/lab"
 	"github.com/kith-im/kith/interop/raw"
-	"github.com/kith-im/kith/internal/netx"
 )
 
 // Kith is the client on Kith's own DHT package, inside this process. Its CPU time
@@ -32,6 +32,7 @@ func (Kith) Start(ctx context.Context, _ *lab.Lab, c ClientConfig) (Client, erro
 		Addrs:     []netip.AddrPort{netip.AddrPortFrom(c.Host.Addr(), 0)},
 		NetworkID: c.Network,
 		Bootstrap: []string{c.Bootstrap.String()},
+		Limits:    dht.Limits{Requests: -1}, // as the other clients: all nodes share one address
 	})
 	if err != nil {
 		return nil, fmt.Errorf("start kith client: %w", err)

@@ -351,7 +351,8 @@ func (n *Network) waitKnown(ctx context.Context, want int, search bool) error {
 	}
 }
 
-// Probe asks nodes single questions from one socket. It is for one goroutine.
+// Probe asks nodes single questions from one socket, and answers their pings
+// meanwhile. It is for one goroutine.
 type Probe struct {
 	conn *net.UDPConn
 	req  raw.Request
@@ -414,6 +415,11 @@ func (p *Probe) ask(to netip.AddrPort, packet []byte, timeout time.Duration) (ra
 		answer := m.Kind == raw.Reply || m.Kind == raw.Error
 		if err == nil && answer && m.TID == p.req.TID && from.Port() == to.Port() {
 			return m, nil
+		}
+		if err == nil && m.Kind == raw.Query && m.Query == "ping" && from.Port() == to.Port() {
+			if _, err := p.conn.WriteToUDPAddrPort(p.req.Pong(nil, m.TID), from); err != nil {
+				return raw.Message{}, fmt.Errorf("answer ping of %s: %w", to, err)
+			}
 		}
 	}
 }

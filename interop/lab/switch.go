@@ -224,10 +224,11 @@ func (l *loop) read(h *Host) {
 			return // EAGAIN: nothing left
 		}
 		p.buf = p.buf[:n]
-		to := (*Host)(nil)
-		if p.buf[0]>>4 == 4 { // IPv6 has no place here: it is the kernel's own chatter
-			to = l.byIP[[4]byte(p.buf[16:20])]
+		if p.buf[0]>>4 != 4 { // the kernel's own IPv6 chatter: no host has such an address
+			l.spare = append(l.spare, p)
+			continue
 		}
+		to := l.byIP[[4]byte(p.buf[16:20])]
 		if to == nil {
 			l.drop(p)
 			continue

@@ -71,6 +71,30 @@ func (r Request) Put(dst []byte, key ID, token []byte, vid uint64, data []byte) 
 	return r.tail(dst, "put")
 }
 
+// Pong appends the reply to a ping with the transaction id tid, by which a node
+// that was asked something makes sure that it was not by a forged address.
+func (r Request) Pong(dst []byte, tid uint32) []byte {
+	keys := 4 // r t y s
+	if r.Network != 0 {
+		keys++
+	}
+	dst = append(dst, 0x80|byte(keys))
+	dst = appendStr(dst, "r")
+	dst = append(dst, 0x81) // {id}
+	dst = appendStr(dst, "id")
+	dst = appendBin(dst, r.Self[:])
+	dst = appendStr(dst, "t")
+	dst = appendUint(dst, uint64(tid))
+	dst = appendStr(dst, "y")
+	dst = appendStr(dst, "r")
+	if r.Network != 0 {
+		dst = appendStr(dst, "n")
+		dst = appendUint(dst, uint64(r.Network))
+	}
+	dst = appendStr(dst, "s")
+	return append(dst, 0xc3) // true
+}
+
 // head writes the packet's map header and the argument map up to its id; the
 // caller adds the other args-1 arguments.
 func (r Request) head(dst []byte, args int) []byte {

@@ -1,0 +1,321 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/kith-im/kith/dht"
+	"github.com/kith-im/kith/dht/proxy"
+	"github.com/kith-im/kith/identity"
+	"github.com/kith-im/kith/internal/obs"
+)
+
+const (
+	// shutdownTime is how long HTTP requests under way may take at the end.
+	shutdownTime = 2 * time.Second
+	// retryCertificate is the pause before a certificate that no node took is
+	// published again.
+	retryCertificate = time.Minute
+)
+
+// dhtServer is a running kith serve dht.
+type dhtServer struct {
+	app     *App
+	cmd     *serveDhtCmd
+	id      *identity.Identity // nil without one
+	node    *dht.Node
+	secure  *dht.Secure
+	proxy   *proxy.Server // nil without one
+	metrics *obs.Registry
+	web     []webServer
+	ready   readyDoc
+}
+
+// webServer is an HTTP server on its listener.
+type webServer struct {
+	*http.Server
+	listener net.Listener
+}
+
+// readyDoc is the line that kith serve dht --json prints when the node is ready.
+type readyDoc struct {
+	Ready    bool             `json:"ready"`
+	Node     dht.NodeID       `json:"node"`
+	KeyID    string           `json:"key_id,omitempty"`
+	Network  uint32           `json:"network"`
+	Addrs    []netip.AddrPort `json:"addrs"`
+	HTTP     string           `json:"http,omitempty"`
+	Proxy    []string         `json:"proxy,omitempty"`
+	ProxyTLS []string         `json:"proxy_tls,omitempty"`
+}
+
+// String returns one line for people.
+func (d readyDoc) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "DHT node %v of network %d is ready at %s", d.Node, d.Network, joined(d.Addrs))
+	if d.KeyID != "" {
+		fmt.Fprintf(&b, ", with key %s", d.KeyID)
+	}
+	if d.HTTP != "" {
+		fmt.Fprintf(&b, ", metrics at http://%s/metrics", d.HTTP)
+	}
+	if len(d.Proxy) > 0 {
+		fmt.Fprintf(&b, ", HTTP proxy at %s", joined(d.Proxy))
+	}
+	if len(d.ProxyTLS) > 0 {
+		fmt.Fprintf(&b, ", HTTPS proxy at %s", joined(d.ProxyTLS))
+	}
+	return b.String() + "\n"
+}
+
+func joined[T any](list []T) string {
+	return strings.Join(strings.Fields(strings.Trim(fmt.Sprint(list), "[]")), " and ")
+}
+
+// newRegistry returns metrics that begin with those of the Go runtime.
+func newRegistry() *obs.Registry {
+	r := new(obs.Registry)
+	obs.AddRuntime(r)
+	return r
+}
+
+// listen opens the listeners of HTTP and of the proxy. When it fails, none stays.
+func (s *dhtServer) listen(ctx context.Context) (err error) {
+	defer func() {
+		if err != nil {
+			for _, w := range s.web {
+				err = errors.Join(err, w.listener.Close())
+			}
+		}
+	}()
+	s.ready = readyDoc{Ready: true, Node: s.node.ID(), Network: s.cmd.Network, Addrs: s.node.Addrs()}
+	if s.id != nil {
+		s.ready.KeyID = s.id.Key.Public().ID().String()
+	}
+	if s.cmd.HTTP != "" {
+		mux := http.NewServeMux()
+		mux.Handle("GET /metrics", s.metrics)
+		mux.HandleFunc("GET /healthz", s.health)
+		list, err := s.open(ctx, "--http", s.cmd.HTTP, []string{"127.0.0.1"}, nil, s.httpServer(mux))
+		if err != nil {
+			return err
+		}
+		s.ready.HTTP = list[0]
+	}
+	if s.cmd.Proxyserver == "" && s.cmd.Proxyserverssl == "" {
+		if s.cmd.Pushserver != "" {
+			return Fail(KindUsage, errors.New("--pushserver without a proxy"), "add --proxyserver PORT")
+		}
+		return nil
+	}
+	return s.listenProxy(ctx)
+}
+
+func (s *dhtServer) listenProxy(ctx context.Context) (err error) {
+	cfg := proxy.ServerConfig{Table: s.node, Log: s.app.Levels.Logger("dht/proxy")}
+	if s.id != nil {
+		cfg.Secure = s.secure
+	}
+	if s.cmd.Pushserver != "" {
+		gorush := &proxy.Gorush{URL: "http://" + s.cmd.Pushserver, Network: s.app.Net}
+		cfg.Push = proxy.Pushers{"android": gorush, "ios": gorush, "unifiedpush": &proxy.UnifiedPush{Network: s.app.Net}}
+	}
+	if s.cmd.Persist != "" {
+		cfg.State = s.cmd.Persist + ".proxy"
+	}
+	s.proxy = proxy.NewServer(cfg)
+	hosts := s.cmd.Bind
+	if len(hosts) == 0 {
+		hosts = []string{""}
+	}
+	if s.cmd.Proxyserver != "" {
+		if s.ready.Proxy, err = s.open(ctx, "--proxyserver", s.cmd.Proxyserver, hosts, nil, s.proxy.HTTPServer()); err != nil {
+			return err
+		}
+	}
+	if s.cmd.Proxyserverssl != "" {
+		if s.id == nil {
+			return Fail(KindUsage, errors.New("TLS needs a certificate"), "add --identity, or --certificate and --privkey")
+		}
+		conf := &tls.Config{Certificates: []tls.Certificate{tlsCertificate(s.id)}, NextProtos: []string{"h2", "http/1.1"}}
+		if s.ready.ProxyTLS, err = s.open(ctx, "--proxyserverssl", s.cmd.Proxyserverssl, hosts, conf, s.proxy.HTTPServer()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// open listens where a flag says, [HOST:]PORT, at each of hosts if there is no
+// HOST, and returns the addresses.
+func (s *dhtServer) open(ctx context.Context, flag, value string, hosts []string, conf *tls.Config, server *http.Server) ([]string, error) {
+	host, port, err := net.SplitHostPort(value)
+	if err != nil {
+		host, port = "", value
+	}
+	if host != "" {
+		hosts = []string{host}
+	}
+	var list []string
+	for _, host := range hosts {
+		l, err := s.app.Net.Listen(ctx, "tcp", net.JoinHostPort(strings.Trim(host, "[]"), port))
+		if err != nil {
+			kind := kindOf(err)
+			if kind == KindInternal {
+				kind = KindUnavailable
+			}
+			return nil, Fail(kind, fmt.Errorf("listen for HTTP: %w", err), "choose another address with "+flag)
+		}
+		list = append(list, l.Addr().String())
+		if conf != nil {
+			server.TLSConfig = conf
+			l = tls.NewListener(l, conf)
+		}
+		s.web = append(s.web, webServer{server, l})
+	}
+	return list, nil
+}
+
+func (s *dhtServer) httpServer(h http.Handler) *http.Server {
+	return &http.Server{
+		Handler: h, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second,
+		IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10,
+		ErrorLog: slog.NewLogLogger(s.app.Logger.Handler(), slog.LevelDebug),
+	}
+}
+
+// health answers while the node runs. A node that knows nobody is well, too: it may
+// be the first.
+func (s *dhtServer) health(w http.ResponseWriter, r *http.Request) {
+	info, err := s.node.Info(r.Context())
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	// A client that went away is none of our business.
+	_, _ = fmt.Fprintf(w, `{"status":%q,"node":"%v","good":%d}`+"\n", info.Status, info.NodeID, info.IPv4.Good+info.IPv6.Good)
+}
+
+// tlsCertificate returns an identity with its chain.
+func tlsCertificate(id *identity.Identity) tls.Certificate {
+	c := tls.Certificate{PrivateKey: id.Key.Signer()}
+	for cert := id.Cert; cert != nil; cert = cert.Issuer() {
+		c.Certificate = append(c.Certificate, cert.DER())
+	}
+	return c
+}
+
+// run runs the node and what stands on it, which ends first, so that the node can
+// finish its work.
+func (s *dhtServer) run(ctx context.Context) error {
+	out := &lockedWriter{w: s.app.Stdout}
+	app := *s.app
+	app.Stdout = out
+
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	nodeCtx, stopNode := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopNode()
+	ended := make(chan error, 1)
+	go func() {
+		ended <- s.node.Run(nodeCtx)
+		stop()
+	}()
+
+	g, ctx := errgroup.WithContext(ctx)
+	for _, w := range s.web {
+		g.Go(func() error {
+			if err := w.Serve(w.listener); !errors.Is(err, http.ErrServerClosed) {
+				return fmt.Errorf("serve HTTP at %v: %w", w.listener.Addr(), err)
+			}
+			return nil
+		})
+	}
+	g.Go(func() error {
+		<-ctx.Done()
+		return s.shutdown()
+	})
+	if s.proxy != nil {
+		g.Go(func() error { return s.proxy.Run(ctx) })
+	}
+	if s.id != nil {
+		g.Go(func() error { return s.publishCertificate(ctx) })
+	}
+	if err := app.Print(s.ready, s.ready.String()); err != nil {
+		stop()
+		return errors.Join(err, g.Wait())
+	}
+	if len(s.ready.Addrs) > 0 && len(s.cmd.Bootstrap) == 0 && !s.cmd.Discovery {
+		app.Note("It joined no network: it waits for others, who join it with --bootstrap HOST:PORT. To join a network, add --bootstrap HOST:PORT here.")
+	}
+	if s.cmd.Interactive {
+		g.Go(func() error {
+			defer stop()
+			p := &prompt{app: &app, node: s.node, secure: s.secure}
+			return p.run(ctx)
+		})
+	}
+	err := g.Wait()
+	stopNode()
+	return errors.Join(err, <-ended)
+}
+
+// shutdown ends the HTTP servers; requests under way get a moment.
+func (s *dhtServer) shutdown() error {
+	ctx, cancel := context.WithTimeout(context.Background(), shutdownTime)
+	defer cancel()
+	var g errgroup.Group
+	for _, w := range s.web {
+		g.Go(func() error {
+			if w.Shutdown(ctx) != nil {
+				return w.Close()
+			}
+			return nil
+		})
+	}
+	return g.Wait()
+}
+
+// publishCertificate lets others find the node's key, by which they encrypt to it.
+func (s *dhtServer) publishCertificate(ctx context.Context) error {
+	for {
+		if s.node.WaitConnected(ctx) != nil {
+			return nil // the end
+		}
+		_, err := s.secure.PublishCertificate(ctx)
+		if err == nil || ctx.Err() != nil {
+			return nil
+		}
+		s.app.Logger.Warn("the certificate is not published yet", "error", err)
+		select {
+		case <-time.After(retryCertificate):
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// lockedWriter lets several goroutines print whole lines.
+type lockedWriter struct {
+	mu sync.Mutex
+	w  io.Writer
+}
+
+// Write implements io.Writer.
+func (l *lockedWriter) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.w.Write(b)
+}
