@@ -102,7 +102,7 @@ func TestBreak(t *testing.T) {
 // begun later.
 func TestClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := cluster(t, 8, simnet.Link{Latency: time.Second})
+		l := cluster(t, 8, simnet.Link{Latency: 500 * time.Millisecond})
 		defer l.stop()
 		n, key := l.nodes[3], KeyOf("close")
 		ops := map[string]func() error{
@@ -135,7 +135,7 @@ func TestClose(t *testing.T) {
 		for name, op := range ops {
 			wg.Go(func() { check("in progress", name, op()) })
 		}
-		time.Sleep(time.Second / 2)
+		time.Sleep(time.Second / 4)
 		n.Close()
 		wg.Wait()
 		if err := n.Close(); err != nil {

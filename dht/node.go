@@ -32,11 +32,13 @@ type Node struct {
 	rand *rand.Rand
 	wake time.Time // when the core is looked at next
 	pubs map[pubKey]*publication
+	kept []wire.Node // that were good once: see Export
 
 	clock  *time.Timer // fires at wake
 	closed chan struct{}
 	once   sync.Once
 	bad    badPackets
+	saving sync.Mutex // held while the state file is written
 }
 
 // pubKey names a published value.

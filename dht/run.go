@@ -71,6 +71,7 @@ func (n *Node) load() {
 		return
 	}
 	n.do(func(now time.Time, out *kad.Outbox) {
+		n.kept = st.Nodes
 		n.core.Insert(now, st.Nodes, out)
 		for _, e := range st.Values {
 			n.core.Import(now, e, out)
@@ -83,7 +84,9 @@ func (n *Node) load() {
 // own where the system has those, while packets come faster than it can take them.
 func (n *Node) serve(ctx context.Context, g *errgroup.Group, s *socket) {
 	s.workers.Store(1)
-	g.Go(func() error { return n.work(&worker{n: n, socket: s, conn: s.conn, help: func() { n.help(ctx, g, s) }}) })
+	g.Go(func() error {
+		return n.work(&worker{n: n, socket: s, conn: s.conn, help: func() { n.help(ctx, g, s) }})
+	})
 }
 
 // help starts one more worker, unless there are as many as may be.

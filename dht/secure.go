@@ -127,9 +127,12 @@ func (s *Secure) sign(ctx context.Context, key Key, v *Value, to identity.KeyID)
 			return err
 		}
 	}
-	next, err := s.nextSeq(pubKey{key, v.ID}, last)
-	if err != nil {
-		return err
+	var next uint16 // what is encrypted has no versions
+	if to == (identity.KeyID{}) {
+		var err error
+		if next, err = s.nextSeq(pubKey{key, v.ID}, last); err != nil {
+			return err
+		}
 	}
 	v.Owner, v.Seq, v.To = owner, next, to
 	sig, err := s.id.Key.Sign(v.SignedBytes())
@@ -194,8 +197,8 @@ var errNotForUs = errors.New("not for us, or not what it claims to be")
 // open checks a value and decrypts it.
 func (s *Secure) open(ctx context.Context, v *Value) (*Value, error) {
 	if !v.Encrypted() {
-		if v.Signed() {
-			return v, v.VerifySignature()
+		if v.Signed() && v.VerifySignature() != nil {
+			return nil, errNotForUs
 		}
 		return v, nil
 	}
@@ -245,11 +248,13 @@ func (s *Secure) Get(ctx context.Context, key Key, q Query) iter.Seq2[*Value, er
 	return func(yield func(*Value, error) bool) {
 		for v, err := range s.Table.Get(ctx, key, q) {
 			if err == nil {
-				if v, err = s.open(ctx, v); err != nil && ctx.Err() == nil {
-					continue
+				if v, err = s.open(ctx, v); err != nil {
+					if err = ctx.Err(); err == nil {
+						continue
+					}
 				}
 			}
-			if !yield(v, err) {
+			if !yield(v, err) || err != nil {
 				return
 			}
 		}
@@ -259,13 +264,14 @@ func (s *Secure) Get(ctx context.Context, key Key, q Query) iter.Seq2[*Value, er
 // Listen is the table's Listen without values that are not what they claim to be.
 func (s *Secure) Listen(ctx context.Context, key Key, q Query) iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) {
-		opened := make(map[*Value]*Value) // so that the end of a value needs no second decryption
+		// What became of each value, so that its end needs no second decryption.
+		opened := make(map[*Value]*Value)
 		for e, err := range s.Table.Listen(ctx, key, q) {
 			if err == nil {
-				v, seen := opened[e.Value]
+				v, seen := opened[e.Value] // nil when it is to be passed over
 				if !seen {
-					if v, err = s.open(ctx, e.Value); err != nil && ctx.Err() == nil {
-						continue
+					if v, err = s.open(ctx, e.Value); err != nil {
+						v = nil
 					}
 				}
 				if e.Expired {
@@ -273,9 +279,15 @@ func (s *Secure) Listen(ctx context.Context, key Key, q Query) iter.Seq2[Event, 
 				} else if len(opened) < maxQueued {
 					opened[e.Value] = v
 				}
+				if v == nil && ctx.Err() == nil {
+					continue
+				}
+				if v == nil {
+					err = ctx.Err()
+				}
 				e.Value = v
 			}
-			if !yield(e, err) {
+			if !yield(e, err) || err != nil {
 				return
 			}
 		}

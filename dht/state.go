@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"slices"
 	"time"
 
@@ -28,11 +27,25 @@ type State struct {
 // maxState bounds a state file: the default storage with room for book-keeping.
 const maxState = 256 << 20
 
-// Export returns the node's present state.
+// keptNodes is how many nodes a state has at least, if ever there were so many.
+const keptNodes = 64
+
+// Export returns the node's present state: its id, the nodes that are good, and the
+// values that it stores. When few nodes are good, others that were follow: a state
+// that is saved while the network is away, or while liars surround us, leads back.
 func (n *Node) Export() *State {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	s := &State{ID: n.cfg.ID, Nodes: n.core.Nodes(time.Now())}
+	for _, old := range n.kept {
+		if len(s.Nodes) >= keptNodes {
+			break
+		}
+		if !slices.ContainsFunc(s.Nodes, func(have wire.Node) bool { return have.Addr == old.Addr }) {
+			s.Nodes = append(s.Nodes, old)
+		}
+	}
+	n.kept = slices.Clone(s.Nodes)
 	for e := range n.core.Export {
 		s.Values = append(s.Values, e)
 	}
@@ -42,6 +55,8 @@ func (n *Node) Export() *State {
 // SaveState writes the node's state to a file, which is replaced as a whole or not
 // at all.
 func (n *Node) SaveState(name string) error {
+	n.saving.Lock()
+	defer n.saving.Unlock()
 	if err := writeFile(name, n.Export().Append(nil)); err != nil {
 		return fmt.Errorf("save DHT state: %w", err)
 	}
@@ -69,9 +84,10 @@ func LoadState(name string) (*State, error) {
 	return s, nil
 }
 
-// writeFile writes a file beside name, syncs it, and moves it there.
+// writeFile writes a file beside name, syncs it, and moves it there. What a crash
+// leaves half-written is overwritten the next time.
 func writeFile(name string, b []byte) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(name), filepath.Base(name)+".*")
+	f, err := os.OpenFile(name+newSuffix, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
 	}
@@ -92,6 +108,9 @@ func writeFile(name string, b []byte) (err error) {
 	}
 	return err
 }
+
+// newSuffix ends the name of a state file that is being written.
+const newSuffix = ".new"
 
 // Append appends the packed state: a map of v, id, nodes and values. The nodes are
 // OpenDHT's; a value is an array of when it was made, itself, the address that it

@@ -5,6 +5,7 @@ package interop
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -89,11 +90,11 @@ func TestPlainValues(t *testing.T) {
 	w.sub("the first writer of an id wins", func(w *world) {
 		w.pyPut(py, "taken", []byte("mine"), 4, "")
 		late := w.kith(dht.Config{Bootstrap: []string{join}})
-		if err := late.Put(w.ctx, keyOf("taken"), &dht.Value{ID: 4, Data: []byte("stolen")}); err == nil {
-			w.Error("a put under a taken id was acknowledged")
+		if err := late.Put(w.ctx, keyOf("taken"), &dht.Value{ID: 4, Data: []byte("stolen")}); !errors.Is(err, dht.ErrRefused) {
+			w.Errorf("a put under a taken id: %v, want a refusal", err)
 		}
 		reader := w.kith(dht.Config{Bootstrap: []string{join}})
-		if got := w.get(reader, "taken", everything); !has(got, 4, []byte("mine")) {
+		if got := w.get(reader, "taken", everything); len(got) != 1 || !has(got, 4, []byte("mine")) {
 			w.Errorf("got %q", quote(got))
 		}
 	})

@@ -8,7 +8,9 @@ Starting a DHT node on UDP port $port; end it with Ctrl-C. In a second terminal,
   bin/kith dht put greeting --text hello --bootstrap 127.0.0.1:$port
   bin/kith dht get greeting --bootstrap 127.0.0.1:$port
   bin/kith dht listen greeting --bootstrap 127.0.0.1:$port
+  bin/kith dht info --bootstrap 127.0.0.1:$port
 
-To join a network that exists: make run ARGS='--bootstrap HOST:PORT'
+It is the first node of a network of its own. To join one that exists:
+make run ARGS='--bootstrap HOST:PORT'; for a prompt: make run ARGS=--interactive
 
 EOF

@@ -25,6 +25,7 @@ type grammar struct {
 
 	Serve   serveCmds  `cmd:"" help:"Serve others."`
 	Dht     dhtCmds    `cmd:"" help:"Use a DHT."`
+	Sim     simCmd     `cmd:"" help:"Simulate a DHT of thousands of nodes."`
 	Version versionCmd `cmd:"" help:"Print the version, or the parts list of this binary."`
 }
 

@@ -12,6 +12,9 @@ import (
 	"github.com/kith-im/kith/identity"
 )
 
+// textType is the user type by which tools of OpenDHT know text.
+const textType = "text/plain"
+
 type dhtPutCmd struct {
 	Key keyArg `arg:"" help:"40 hex digits, or a text that is hashed."`
 	clientFlags
@@ -19,7 +22,7 @@ type dhtPutCmd struct {
 	File      string  `xor:"content" placeholder:"FILE" help:"Store the bytes of this file (default: standard input)."`
 	ID        valueID `name:"id" placeholder:"HEX" help:"Id of the value (default: a random one)."`
 	Type      uint16  `default:"0" placeholder:"N" help:"Type of the value, which decides how long it lives: 0 for ten minutes."`
-	UserType  string  `placeholder:"T" help:"User type, such as text/plain."`
+	UserType  *string `placeholder:"T" help:"User type (default: text/plain with --text, as dhtnode has it, else none)."`
 	Permanent bool    `help:"Keep the value alive, until Ctrl-C."`
 	Sign      bool    `help:"Sign the value."`
 	EncryptTo string  `placeholder:"KEYID" help:"Sign the value and encrypt it to the key with this id (40 or 64 hex digits), which must be in the DHT."`
@@ -61,13 +64,19 @@ func (c *dhtPutCmd) Run(ctx context.Context, app *App) error {
 	if err != nil {
 		return err
 	}
-	v := &dht.Value{ID: dht.ValueID(c.ID), Type: dht.TypeID(c.Type), Data: data, UserType: c.UserType}
+	v := &dht.Value{ID: dht.ValueID(c.ID), Type: dht.TypeID(c.Type), Data: data}
+	if c.Text != nil {
+		v.UserType = textType
+	}
+	if c.UserType != nil {
+		v.UserType = *c.UserType
+	}
 	if v.Size() > wire.MaxValueSize {
 		return Fail(KindUsage, fmt.Errorf("the value has more than %d bytes", wire.MaxValueSize), "store less")
 	}
 	id, err := c.load()
 	if err == nil && id == nil && (c.Sign || c.EncryptTo != "") {
-		id, err = app.homeIdentity()
+		id, err = app.homeIdentity(identity.Options{})
 	}
 	if err != nil {
 		return err

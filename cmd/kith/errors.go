@@ -75,11 +75,15 @@ func kindOf(err error) Kind {
 	if f, ok := errors.AsType[*Failure](err); ok {
 		return f.Kind
 	}
-	timeout, isNet := errors.AsType[net.Error](err)
+	// Errors of files are net.Errors as well: only these two are surely the network's.
+	_, isOp := errors.AsType[*net.OpError](err)
+	_, isDNS := errors.AsType[*net.DNSError](err)
+	isNet := isOp || isDNS
+	timeout, ok := errors.AsType[net.Error](err)
 	switch {
 	case errors.Is(err, context.Canceled):
 		return KindInterrupted
-	case errors.Is(err, context.DeadlineExceeded), isNet && timeout.Timeout():
+	case errors.Is(err, context.DeadlineExceeded), ok && timeout.Timeout():
 		return KindTimeout
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, dht.ErrRefused):
 		return KindDenied

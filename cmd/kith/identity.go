@@ -21,8 +21,8 @@ const (
 	maxPassword = 4 << 10
 )
 
-// homeIdentity loads the identity in the node's folder, or makes one there.
-func (a *App) homeIdentity() (*identity.Identity, error) {
+// homeIdentity loads the identity in the node's folder, or makes one there by o.
+func (a *App) homeIdentity(o identity.Options) (*identity.Identity, error) {
 	home, err := a.HomeDir(runtime.GOOS)
 	if err != nil {
 		return nil, err
@@ -36,13 +36,13 @@ func (a *App) homeIdentity() (*identity.Identity, error) {
 	if err := os.MkdirAll(home, 0o700); err != nil {
 		return nil, fmt.Errorf("make the node's folder: %w", err)
 	}
-	return a.newIdentity(prefix)
+	return a.newIdentity(prefix, o)
 }
 
 // newIdentity makes an identity and saves it. The key takes some seconds.
-func (a *App) newIdentity(prefix string) (*identity.Identity, error) {
-	a.Logger.Info("making an identity", "files", prefix+".crt, "+prefix+".pem")
-	id, err := identity.New(identityName, identity.Options{})
+func (a *App) newIdentity(prefix string, o identity.Options) (*identity.Identity, error) {
+	a.Note("making an identity in %s.crt and %s.pem, which takes some seconds", prefix, prefix)
+	id, err := identity.New(identityName, o)
 	if err != nil {
 		return nil, fmt.Errorf("make an identity: %w", err)
 	}

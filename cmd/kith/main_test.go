@@ -11,15 +11,22 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/alecthomas/kong"
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/kith-im/kith/dht"
 )
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"kith": main})
 }
+
+// noExitSleep in GORACE keeps programs with the race detector from sleeping for a
+// second each before they end.
+const noExitSleep = "atexit_sleep_ms=0"
 
 // TestScripts runs testdata/*.txtar, in which kith is this program, and KEYS is a
 // folder of throwaway identities.
@@ -28,8 +35,15 @@ func TestScripts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	type own struct{} // the key of a script's servers
-	servers := func(ts *testscript.TestScript) processes { return ts.Value(own{}).(processes) }
+	type own struct{} // the key of a script's programs
+	command := func(f func(p processes, ts *testscript.TestScript, name string, args ...string)) func(*testscript.TestScript, bool, []string) {
+		return func(ts *testscript.TestScript, neg bool, args []string) {
+			if neg || len(args) == 0 {
+				ts.Fatalf("a name is missing, or ! is too much")
+			}
+			f(ts.Value(own{}).(processes), ts, args[0], args[1:]...)
+		}
+	}
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata",
 		RequireExplicitExec: true,
@@ -37,13 +51,29 @@ func TestScripts(t *testing.T) {
 		Setup: func(env *testscript.Env) error {
 			env.Values[own{}] = make(processes)
 			env.Setenv("KEYS", keys)
+			env.Setenv("GORACE", noExitSleep)
 			env.Setenv("KITH_HOME", filepath.Join(env.WorkDir, "home"))
 			return nil
 		},
+		Condition: func(name string) (bool, error) {
+			if name != "ipv6" {
+				return false, fmt.Errorf("no condition %s", name)
+			}
+			c, err := net.ListenPacket("udp6", "[::1]:0")
+			if err != nil {
+				return false, nil
+			}
+			return true, c.Close()
+		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"serve": func(ts *testscript.TestScript, neg bool, args []string) { servers(ts).serve(ts, neg, args) },
-			"stop":  func(ts *testscript.TestScript, neg bool, args []string) { servers(ts).stop(ts, neg, args) },
-			"url":   url,
+			"start":     command(func(p processes, ts *testscript.TestScript, name string, args ...string) { p.start(ts, name, args...) }),
+			"serve":     command(processes.serve),
+			"interrupt": command(processes.interrupt),
+			"url":       url,
+			"expand": func(ts *testscript.TestScript, _ bool, args []string) { // puts variables into a file
+				text := os.Expand(ts.ReadFile(args[0]), ts.Getenv)
+				ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(text), 0o600))
+			},
 		},
 	})
 }
@@ -137,6 +167,10 @@ func TestErrorKinds(t *testing.T) {
 		{errors.New("x"), KindInternal, 1},
 		{Fail(KindNotFound, errors.New("x"), "y"), KindNotFound, 3},
 		{fmt.Errorf("open: %w", fs.ErrNotExist), KindNotFound, 3},
+		{&fs.PathError{Op: "open", Path: "x", Err: syscall.ENOENT}, KindNotFound, 3},
+		{fmt.Errorf("look up: %w", &net.DNSError{Err: "no such host"}), KindUnavailable, 4},
+		{fmt.Errorf("get: %w", dht.ErrNoNodes), KindUnavailable, 4},
+		{fmt.Errorf("put: %w", dht.ErrRefused), KindDenied, 6},
 		{fmt.Errorf("dial: %w", refused), KindUnavailable, 4},
 		{fmt.Errorf("get: %w", context.DeadlineExceeded), KindTimeout, 5},
 		{&net.OpError{Op: "read", Err: context.DeadlineExceeded}, KindTimeout, 5},

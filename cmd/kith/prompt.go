@@ -177,7 +177,7 @@ func (p *prompt) put(ctx context.Context, verb, text string) error {
 		return Fail(KindUsage, errors.New("this node has no identity to sign with"), "start it with --identity")
 	}
 	c.Timeout = promptTimeout
-	doc, err := c.put(ctx, p.secure, &dht.Value{Data: []byte(text)})
+	doc, err := c.put(ctx, p.secure, &dht.Value{Data: []byte(text), UserType: textType})
 	if err != nil {
 		return err
 	}

@@ -143,9 +143,9 @@ func (c *serveDhtCmd) identity(app *App) (*identity.Identity, error) {
 	case fromFiles:
 		return loadIdentity(c.Certificate, c.Privkey, c.PrivkeyPasswordFile)
 	case c.SaveIdentity != "":
-		return app.newIdentity(c.SaveIdentity)
+		return app.newIdentity(c.SaveIdentity, identity.Options{})
 	case c.Identity:
-		return app.homeIdentity()
+		return app.homeIdentity(identity.Options{})
 	}
 	return nil, nil
 }

@@ -46,7 +46,9 @@ type dhtServer struct {
 // webServer is an HTTP server on its listener.
 type webServer struct {
 	*http.Server
-	listener net.Listener
+	addr  string
+	serve func() error // until Shutdown or Close
+	close func() error // of the listener, when serve was never called
 }
 
 // readyDoc is the line that kith serve dht --json prints when the node is ready.
@@ -96,7 +98,7 @@ func (s *dhtServer) listen(ctx context.Context) (err error) {
 	defer func() {
 		if err != nil {
 			for _, w := range s.web {
-				err = errors.Join(err, w.listener.Close())
+				err = errors.Join(err, w.close())
 			}
 		}
 	}()
@@ -149,7 +151,7 @@ func (s *dhtServer) listenProxy(ctx context.Context) (err error) {
 		if s.id == nil {
 			return Fail(KindUsage, errors.New("TLS needs a certificate"), "add --identity, or --certificate and --privkey")
 		}
-		conf := &tls.Config{Certificates: []tls.Certificate{tlsCertificate(s.id)}, NextProtos: []string{"h2", "http/1.1"}}
+		conf := &tls.Config{Certificates: []tls.Certificate{tlsCertificate(s.id)}}
 		if s.ready.ProxyTLS, err = s.open(ctx, "--proxyserverssl", s.cmd.Proxyserverssl, hosts, conf, s.proxy.HTTPServer()); err != nil {
 			return err
 		}
@@ -177,12 +179,14 @@ func (s *dhtServer) open(ctx context.Context, flag, value string, hosts []string
 			}
 			return nil, Fail(kind, fmt.Errorf("listen for HTTP: %w", err), "choose another address with "+flag)
 		}
-		list = append(list, l.Addr().String())
+		addr := l.Addr().String()
+		list = append(list, addr)
+		serve := func() error { return server.Serve(l) }
 		if conf != nil {
 			server.TLSConfig = conf
-			l = tls.NewListener(l, conf)
+			serve = func() error { return server.ServeTLS(l, "", "") }
 		}
-		s.web = append(s.web, webServer{server, l})
+		s.web = append(s.web, webServer{server, addr, serve, l.Close})
 	}
 	return list, nil
 }
@@ -237,8 +241,8 @@ func (s *dhtServer) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for _, w := range s.web {
 		g.Go(func() error {
-			if err := w.Serve(w.listener); !errors.Is(err, http.ErrServerClosed) {
-				return fmt.Errorf("serve HTTP at %v: %w", w.listener.Addr(), err)
+			if err := w.serve(); !errors.Is(err, http.ErrServerClosed) {
+				return fmt.Errorf("serve HTTP at %s: %w", w.addr, err)
 			}
 			return nil
 		})
@@ -257,7 +261,7 @@ func (s *dhtServer) run(ctx context.Context) error {
 		stop()
 		return errors.Join(err, g.Wait())
 	}
-	if len(s.ready.Addrs) > 0 && len(s.cmd.Bootstrap) == 0 && !s.cmd.Discovery {
+	if len(s.cmd.Bootstrap) == 0 && !s.cmd.Discovery {
 		app.Note("It joined no network: it waits for others, who join it with --bootstrap HOST:PORT. To join a network, add --bootstrap HOST:PORT here.")
 	}
 	if s.cmd.Interactive {

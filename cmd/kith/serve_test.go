@@ -17,28 +17,23 @@ import (
 // backstop ends what hangs; nothing that passes waits for it.
 const backstop = time.Minute
 
-// processes are the servers of one script, by name. Scripts start them with the
-// command serve and end them with stop; url asks them over HTTP.
+// processes are the programs that a script started and that go on running, by name.
+// The command serve starts a server, start any command, and interrupt ends them.
 type processes map[string]*background
 
-// background is a kith serve dht that a script started.
+// background is a kith that a script started.
 type background struct {
 	cmd    *exec.Cmd
 	stdout *bufio.Reader
 	stderr strings.Builder
 }
 
-// serve runs kith serve dht on loopback: "serve NAME [ARGS…]". Once its ready line
-// is there, NAME is its address, and NAME_node, NAME_key_id, NAME_http, NAME_proxy
-// and NAME_proxy_tls are what the line says.
-func (p processes) serve(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) == 0 {
-		ts.Fatalf("usage: serve NAME [ARGS…]")
-	}
-	name := args[0]
-	cmd := exec.Command("kith", append([]string{"serve", "dht", "--json", "--bind", "127.0.0.1", "--port", "0"}, args[1:]...)...)
+// start runs kith and waits for its first line, which goes to NAME.line as well:
+// "start NAME ARGS…".
+func (p processes) start(ts *testscript.TestScript, name string, args ...string) (line string) {
+	cmd := exec.Command("kith", args...)
 	cmd.Dir = ts.MkAbs(".")
-	cmd.Env = append(os.Environ(), "HOME="+ts.Getenv("HOME"), "KITH_HOME="+ts.Getenv("KITH_HOME"))
+	cmd.Env = append(os.Environ(), "HOME="+ts.Getenv("HOME"), "KITH_HOME="+ts.Getenv("KITH_HOME"), "GORACE="+noExitSleep)
 	b := &background{cmd: cmd}
 	cmd.Stderr = &b.stderr
 	out, err := cmd.StdoutPipe()
@@ -54,11 +49,20 @@ func (p processes) serve(ts *testscript.TestScript, neg bool, args []string) {
 	watch := time.AfterFunc(backstop, func() { _ = cmd.Process.Kill() })
 	defer watch.Stop()
 	b.stdout = bufio.NewReader(out)
-	line, err := b.stdout.ReadString('\n')
-	if err != nil {
+	if line, err = b.stdout.ReadString('\n'); err != nil {
 		_ = cmd.Wait()
 		ts.Fatalf("%s ended before it was ready: %s", name, b.stderr.String())
 	}
+	p[name] = b
+	ts.Check(os.WriteFile(ts.MkAbs(name+".line"), []byte(line), 0o600))
+	return line
+}
+
+// serve runs kith serve dht on loopback: "serve NAME [ARGS…]". Once its ready line
+// is there, NAME is its address, and NAME_node, NAME_key_id, NAME_http, NAME_proxy
+// and NAME_proxy_tls are what the line says.
+func (p processes) serve(ts *testscript.TestScript, name string, args ...string) {
+	line := p.start(ts, name, append([]string{"serve", "dht", "--json", "--bind", "127.0.0.1", "--port", "0"}, args...)...)
 	var doc struct {
 		Ready    bool     `json:"ready"`
 		Node     string   `json:"node"`
@@ -72,7 +76,6 @@ func (p processes) serve(ts *testscript.TestScript, neg bool, args []string) {
 	if !doc.Ready || len(doc.Node) != 40 || len(doc.Addrs) != 1 {
 		ts.Fatalf("%s is not ready: %s", name, line)
 	}
-	p[name] = b
 	for key, value := range map[string]string{
 		"": doc.Addrs[0], "_node": doc.Node, "_key_id": doc.KeyID, "_http": doc.HTTP,
 		"_proxy": strings.Join(doc.Proxy, " "), "_proxy_tls": strings.Join(doc.ProxyTLS, " "),
@@ -81,23 +84,23 @@ func (p processes) serve(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// stop ends a server by SIGINT, which it must obey with exit code 0, and writes
-// what it logged to NAME.log: "stop NAME".
-func (p processes) stop(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) != 1 || p[args[0]] == nil {
-		ts.Fatalf("usage: stop NAME")
+// interrupt ends a program by SIGINT, which it must obey with exit code 0, and
+// writes the rest of what it printed and logged to NAME.log: "interrupt NAME".
+func (p processes) interrupt(ts *testscript.TestScript, name string, _ ...string) {
+	b := p[name]
+	if b == nil {
+		ts.Fatalf("%s does not run", name)
 	}
-	b := p[args[0]]
-	delete(p, args[0])
+	delete(p, name)
 	watch := time.AfterFunc(backstop, func() { _ = b.cmd.Process.Kill() })
 	defer watch.Stop()
 	ts.Check(b.cmd.Process.Signal(os.Interrupt))
 	rest, err := io.ReadAll(b.stdout)
 	ts.Check(err)
 	if err := b.cmd.Wait(); err != nil {
-		ts.Fatalf("%s ended with %v: %s", args[0], err, b.stderr.String())
+		ts.Fatalf("%s ended with %v: %s", name, err, b.stderr.String())
 	}
-	ts.Check(os.WriteFile(ts.MkAbs(args[0]+".log"), []byte(string(rest)+b.stderr.String()), 0o600))
+	ts.Check(os.WriteFile(ts.MkAbs(name+".log"), []byte(string(rest)+b.stderr.String()), 0o600))
 }
 
 // url writes what a URL answers to a file, status first: "url FILE METHOD URL [BODY]".

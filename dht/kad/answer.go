@@ -15,7 +15,7 @@ const maxAnswerBytes = 1 << 20
 // Bounds of what is kept for strangers that have to prove their address first.
 const (
 	maxStrangers    = 1024
-	heldPerStranger = 4
+	heldPerStranger = 16
 )
 
 // waiting has the strangers that were challenged, by address and in order.
@@ -57,6 +57,8 @@ type stranger struct {
 	from netip.AddrPort
 	held []question
 	r    *request
+
+	pinged time.Time // last
 }
 
 // A question is a find or get.
@@ -75,7 +77,7 @@ func (c *Core) challenge(f *family, from netip.AddrPort) *stranger {
 	if s := c.waiting.from[from]; s != nil {
 		return s
 	}
-	s := &stranger{c: c, from: from}
+	s := &stranger{c: c, from: from, pinged: c.now}
 	if s.r = c.askAddr(f, from, wire.Request{Method: wire.Ping}, s); s.r == nil {
 		return nil
 	}
@@ -88,6 +90,30 @@ func (c *Core) challenge(f *family, from netip.AddrPort) *stranger {
 	}
 	c.waiting.add(s)
 	return s
+}
+
+// hold keeps a question until its sender has proven its address. A sender that asks
+// again has lost our ping, or it was lost to us: it gets another, which is smaller
+// than what it sent.
+func (c *Core) hold(f *family, from netip.AddrPort, q question) {
+	s := c.waiting.from[from]
+	if s == nil {
+		s = c.challenge(f, from)
+	} else if c.now.Sub(s.pinged) >= minRTO {
+		s.pinged = c.now
+		c.send(from, c.env.AppendRequest(c.out.buf, s.r.tid, &s.r.body))
+	}
+	if s == nil {
+		return
+	}
+	for _, have := range s.held {
+		if have.tid == q.tid {
+			return
+		}
+	}
+	if len(s.held) < heldPerStranger {
+		s.held = append(s.held, q)
+	}
 }
 
 func (s *stranger) replied(r *request, _ *wire.Message) {
@@ -139,9 +165,7 @@ func (c *Core) handleRequest(f *family, from netip.AddrPort, m *wire.Message, si
 		}
 		q := question{m.Method, m.TID, m.Key, m.Want, m.Query}
 		if limit > 0 && unknown || !c.answer(f, from, q, limit) {
-			if s := c.challenge(f, from); s != nil && len(s.held) < heldPerStranger {
-				s.held = append(s.held, q)
-			}
+			c.hold(f, from, q)
 			return
 		}
 	case wire.Put:

@@ -426,12 +426,10 @@ func TestAmplification(t *testing.T) {
 						t.Fatalf("%s %s: %d bytes sent for %d", q.Method, q.Key, r.sent[v.addr], r.got[v.addr])
 					}
 				}
-				for i, q := range alone {
+				for _, q := range alone {
 					r := newRig(t, Config{})
 					v := r.peer(victim)
-					if i == 1 || name != "large value" {
-						setup(r, v)
-					}
+					setup(r, v)
 					send(r, v, q, 1, 5*time.Second)
 				}
 				for round := range 2 {
@@ -470,7 +468,7 @@ func TestChallenge(t *testing.T) {
 	if out := r.ask(p, wire.Request{Method: wire.Find, Key: wire.Key{2}}); len(out) > 0 {
 		t.Fatalf("it is sent %v before it answered", kinds(out))
 	}
-	for range 10 {
+	for range heldPerStranger + 4 {
 		r.ask(p, wire.Request{Method: wire.Find, Key: wire.Key{2}})
 	}
 	r.now = r.now.Add(900 * time.Millisecond) // a slow link

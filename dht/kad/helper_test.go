@@ -111,6 +111,9 @@ func (r *rig) askParts(p *peer, q wire.Request) []packet {
 	r.t.Helper()
 	list := r.ask(p, q)
 	tid := r.tid
+	if wire.Inline(q.Values) {
+		return list
+	}
 	for i, v := range q.Values {
 		for off := 0; off < len(v.Bytes); off += wire.PieceSize {
 			list = append(list, r.receive(p.addr, p.env.AppendPiece(nil, tid, i, off, v.Bytes))...)

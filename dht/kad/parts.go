@@ -2,6 +2,7 @@ package kad
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/kith-im/kith/dht/wire"
@@ -134,6 +135,9 @@ func (c *Core) handleParts(f *family, from netip.AddrPort, m *wire.Message) {
 		if _, proven := c.proven.get(c.now, from); !proven || !c.limiter.allow(c.now, from.Addr()) {
 			c.ignore(BadPart)
 			return
+		}
+		if len(c.parts.early) >= maxEarly {
+			c.parts.early = slices.DeleteFunc(c.parts.early, func(e earlyPart) bool { return c.now.Sub(e.at) >= partsSilence })
 		}
 		for _, piece := range m.Pieces {
 			if len(c.parts.early) >= maxEarly || len(piece.Data) > 2*wire.PieceSize {

@@ -1,6 +1,7 @@
 package kad
 
 import (
+	"slices"
 	"time"
 
 	"github.com/kith-im/kith/dht/wire"
@@ -99,11 +100,24 @@ func (p *Put) announced() {
 	case p.holders > 0:
 		p.done(nil)
 	case p.refusals > 0:
+		p.takeBack()
 		p.done(ErrRefused)
 	case p.asked:
 		p.done(ErrNotStored)
 	default:
 		p.done(ErrNoNodes)
+	}
+}
+
+// takeBack removes our own copy of a value that the network refused, lest we be
+// the one that hands it out.
+func (p *Put) takeBack() {
+	sh := p.c.store.shelves[p.key]
+	if sh == nil {
+		return
+	}
+	if s := sh.get(p.value.Value.ID); s != nil && !s.from.IsValid() && s.Value.SameContent(p.value.Value) {
+		p.c.store.remove(s)
 	}
 }
 
@@ -134,7 +148,6 @@ type putTask struct {
 	deadline time.Time
 	recheck  timer
 	refresh  timer
-	extra    int
 	told     bool // Put.announced was called
 }
 
@@ -145,7 +158,7 @@ func (t *putTask) step(s *search) bool {
 		t.stop()
 		return true
 	}
-	counted := s.countedUpTo(min(s.width+t.extra, maxWidth))
+	counted := s.countedUpTo(min(s.width+maxExtra, maxWidth))
 	near := s.near(counted)
 	since := t.begun.Add(-foundFor)
 	synced := s.synced(counted, since)
@@ -155,14 +168,21 @@ func (t *putTask) step(s *search) bool {
 	}
 	busy := s.finding()
 	open := false
+	copies := 0 // there, or under way; who does not keep one makes room for the next
 	for i, cd := range counted {
+		if copies == s.width {
+			break
+		}
 		h := t.state[cd]
 		if h == nil {
 			h = &holding{}
 			t.state[cd] = h
 		}
 		switch h.state {
+		case held:
+			copies++
 		case unsent, stale:
+			copies++
 			open = true
 			ask := cd.found.Before(since) && (i < nearSync || !near)
 			if !cd.n.hasToken(t.p.c.now) || ask && !synced {
@@ -175,10 +195,11 @@ func (t *putTask) step(s *search) bool {
 				t.send(cd, h)
 			}
 		case sending, verifying:
+			copies++
 			open = true
 		}
 	}
-	if open || s.exploring > 0 || !synced && len(counted) > 0 || len(counted) < s.width && t.inFlight() {
+	if open || s.exploring > 0 || !synced && len(counted) > 0 || copies < s.width && t.inFlight() {
 		if !open && !synced {
 			for i, cd := range counted {
 				if i < nearSync && cd.found.Before(since) {
@@ -220,7 +241,6 @@ func (t *putTask) next() {
 	t.p.c.after(&t.refresh, time.Duration(float64(life)*(0.7+0.2*t.p.c.rand.Float64())), func() {
 		c := t.p.c
 		t.begun = c.now
-		t.extra = 0
 		for _, h := range t.state {
 			switch h.state {
 			case held:
@@ -270,9 +290,14 @@ func (t *putTask) put(cd *candidate, h *holding) {
 	t.request(cd, h, sending, body)
 }
 
+// verify asks whether a node has the value. A small value is asked for whole, in
+// as many packets as its id would take: an unsigned one may have been refused for
+// another with the same id.
 func (t *putTask) verify(cd *candidate, h *holding) {
 	q := wire.WhereID(t.p.value.Value.ID)
-	q.Select = []wire.Field{wire.FieldID, wire.FieldSeq}
+	if !wire.Inline([]wire.Packed{t.p.value}) || t.p.value.Value.Type == wire.TypeService { // nodes change a service's address
+		q.Select = []wire.Field{wire.FieldID, wire.FieldSeq}
+	}
 	t.request(cd, h, verifying, wire.Request{Method: wire.Get, Key: t.p.key, Query: q})
 }
 
@@ -306,7 +331,7 @@ func (o putter) replied(r *request, m *wire.Message) {
 			o.h.state = refused
 			t.p.refusals++
 		case m.Refused == wire.OverQuota:
-			o.lost()
+			o.h.state = missing
 		case o.cd.n.kith:
 			o.hold()
 		default:
@@ -318,10 +343,14 @@ func (o putter) replied(r *request, m *wire.Message) {
 		t.s.answered(o.cd, m)
 		v := t.p.value.Value
 		if !has(m, v) {
-			if o.hadIt {
+			switch {
+			case hasOther(m, v):
+				o.h.state = refused // and will again
+				t.p.refusals++
+			case o.hadIt:
 				o.h.state = unsent // lost since: send it again
-			} else {
-				o.lost()
+			default:
+				o.h.state = missing
 			}
 		} else if o.hadIt && o.cd.n.hasToken(t.p.c.now) {
 			o.h.state = held
@@ -340,12 +369,6 @@ func (o putter) hold() {
 	}
 }
 
-// lost notes that a node has no copy, and lets one more node have it.
-func (o putter) lost() {
-	o.h.state = missing
-	o.t.extra = min(o.t.extra+1, maxExtra)
-}
-
 // has tells whether an answer to a query by id shows that the value is there.
 func has(m *wire.Message, v *wire.Value) bool {
 	for _, row := range m.Rows {
@@ -359,6 +382,13 @@ func has(m *wire.Message, v *wire.Value) bool {
 		}
 	}
 	return false
+}
+
+// hasOther tells whether an answer to a query by id, which does not show v, shows
+// another value with that id.
+func hasOther(m *wire.Message, v *wire.Value) bool {
+	return slices.ContainsFunc(m.Rows, func(row wire.Row) bool { return row.ID == v.ID }) ||
+		slices.ContainsFunc(m.Values, func(have *wire.Value) bool { return have.ID == v.ID })
 }
 
 func (o putter) late(*request) {

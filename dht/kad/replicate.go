@@ -59,20 +59,35 @@ func (c *Core) replicate(key wire.Key, sh *shelf) {
 	since := sh.checked
 	sh.checked = c.now
 	c.after(&sh.check, c.jitter(replicateEvery, 0.3), func() { c.replicate(key, sh) })
-	var owed []wire.NodeID
+	again := sh.owing
+	sh.owing = false
 	for f := range c.families {
-		if f.nearMoved.Before(since) && !sh.owing {
-			continue
+		if c.churning(f) {
+			c.pingKeepers(f, key)
 		}
-		owed = append(owed, c.handOn(f, key, sh)...)
+		if again || !f.nearMoved.Before(since) {
+			c.handOn(f, key, sh)
+		}
 	}
-	sh.owing = len(owed) > 0
-	sh.replicas = slices.DeleteFunc(c.keepers(key), func(id wire.NodeID) bool { return slices.Contains(owed, id) })
+	if now := c.keepers(key); len(now) > 0 {
+		sh.replicas = slices.DeleteFunc(sh.replicas, func(id wire.NodeID) bool { return !slices.Contains(now, id) })
+	}
 }
 
-// handOn hands the values of a key on in one family and returns the nodes whose
-// turn comes next time.
-func (c *Core) handOn(f *family, key wire.Key, sh *shelf) (owed []wire.NodeID) {
+// pingKeepers asks the nodes that should hold the values of a key whether they
+// live, when they were silent for long.
+func (c *Core) pingKeepers(f *family, key wire.Key) {
+	for _, n := range c.keepersIn(f, key) {
+		if c.now.Sub(n.replied) > churnPing {
+			c.ping(f, n)
+		}
+	}
+}
+
+// handOn hands the values of a key on in one family. A node counts as a replica
+// only once it was given the values by us, or when we came to have them: what
+// others should have handed to it they may have failed to.
+func (c *Core) handOn(f *family, key wire.Key, sh *shelf) {
 	before := 0 // holders that are nearer to the key than we are
 	var to []*node
 	for _, n := range c.keepersIn(f, key) {
@@ -82,49 +97,58 @@ func (c *Core) handOn(f *family, key wire.Key, sh *shelf) (owed []wire.NodeID) {
 			before++
 		}
 	}
-	if len(to) == 0 || before >= handers {
-		return nil
+	if before >= handers {
+		return
 	}
 	bytes := 0
 	for _, n := range to {
 		if bytes > handBytes {
-			owed = append(owed, n.id)
-			continue
+			sh.owing = true
+			return
 		}
+		sh.replicas = append(sh.replicas, n.id)
 		for _, s := range sh.values {
 			if !s.from.IsValid() || s.expires.Sub(c.now) < 10*time.Second {
 				continue // our own puts look after themselves
 			}
 			bytes += len(s.Bytes)
-			c.hand(f, n, key, s)
+			c.hand(f, n, s)
 		}
 	}
-	return owed
 }
 
 // hand gives one value to one node.
-func (c *Core) hand(f *family, n *node, key wire.Key, s *stored) {
+func (c *Core) hand(f *family, n *node, s *stored) {
 	if !n.hasToken(c.now) {
-		c.ask(f, n, wire.Request{Method: wire.Find, Key: key}, hander{c, key, s})
+		c.ask(f, n, wire.Request{Method: wire.Find, Key: s.key}, hander{c, n, s})
 		return
 	}
 	c.stats.Replicated++
 	c.ask(f, n, wire.Request{
-		Method: wire.Put, Key: key, Values: []wire.Packed{s.Packed}, Created: s.created.Unix(), Token: n.token,
-	}, nobody{})
+		Method: wire.Put, Key: s.key, Values: []wire.Packed{s.Packed}, Created: s.created.Unix(), Token: n.token,
+	}, hander{c, n, s})
 }
 
-// hander is the owner of finds that fetch a token to hand a value on with.
+// hander is the owner of requests that hand a value on: of the put, and before it
+// of a find that fetches a token.
 type hander struct {
-	c   *Core
-	key wire.Key
-	s   *stored
+	c *Core
+	n *node
+	s *stored
 }
 
-func (h hander) replied(r *request, m *wire.Message) {
-	if r.node.hasToken(h.c.now) {
-		h.c.hand(r.f, r.node, h.key, h.s)
+func (h hander) replied(r *request, _ *wire.Message) {
+	if r.body.Method == wire.Find && h.n.hasToken(h.c.now) {
+		h.c.hand(r.f, h.n, h.s)
 	}
 }
-func (h hander) late(*request)        {}
-func (h hander) failed(*request, int) {}
+
+func (h hander) late(*request) {}
+
+// failed lets it be tried again.
+func (h hander) failed(*request, int) {
+	if sh := h.c.store.shelves[h.s.key]; sh != nil {
+		sh.replicas = slices.DeleteFunc(sh.replicas, func(id wire.NodeID) bool { return id == h.n.id })
+		sh.owing = true
+	}
+}

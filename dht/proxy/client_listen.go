@@ -90,7 +90,7 @@ func (l *clientListen) stream(ctx context.Context, resumed bool) error {
 				return err
 			}
 			if !send(e) {
-				return errStopped
+				return context.Cause(ctx)
 			}
 		}
 	}, func(ctx context.Context, send func(dht.Event) bool) error {

@@ -107,9 +107,7 @@ func (s *Server) handleStats(r *request) {
 func (s *Server) handleHealth(r *request) {
 	status := http.StatusServiceUnavailable
 	text := `{"status":"ending"}`
-	select {
-	case <-s.closed:
-	default:
+	if s.life.Err() == nil {
 		text = `{"status":"disconnected"}`
 		if _, info, err := s.nodeInfo(r.Context()); err == nil {
 			text = `{"status":"` + info.Status.String() + `"}`

@@ -24,7 +24,7 @@ const (
 func (s *Server) Run(ctx context.Context) error {
 	restored, err := s.load(time.Now())
 	if err != nil {
-		close(s.closed)
+		s.end()
 		return fmt.Errorf("load proxy state: %w", err)
 	}
 	runCtx, cancel := context.WithCancel(ctx)
@@ -57,7 +57,7 @@ func (s *Server) Run(ctx context.Context) error {
 		t.Stop()
 	}
 
-	close(s.closed)
+	s.end()
 	s.mu.Lock()
 	s.run = nil
 	s.mu.Unlock()

@@ -74,13 +74,7 @@ func (s *Server) handleListen(r *request) {
 	defer done()
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
-	go func() { // until this handler returns
-		select {
-		case <-s.closed:
-			cancel()
-		case <-ctx.Done():
-		}
-	}()
+	defer context.AfterFunc(s.life, cancel)()
 	if http.NewResponseController(r.w).Flush() != nil {
 		return
 	}

@@ -166,10 +166,8 @@ func (f fields) permanent() (subscriber, bool) {
 // putPermanent publishes a value and keeps it for leaseTime, or renews one that
 // is kept. It returns the value with its id.
 func (s *Server) putPermanent(ctx context.Context, r *request, v *dht.Value, sub subscriber) (*dht.Value, error) {
-	select {
-	case <-s.closed:
+	if s.life.Err() != nil {
 		return nil, dht.ErrClosed
-	default:
 	}
 	s.mu.Lock()
 	old := s.leases.findPut(r.key, v, sub.ClientID)

@@ -56,8 +56,9 @@ type Server struct {
 	meter  meter
 	routes []route
 
-	closed chan struct{} // closed when Run has ended: streams end
-	wake   chan struct{} // has Run look what has changed
+	life context.Context // ends with Run, and with it all streams
+	end  context.CancelFunc
+	wake chan struct{} // has Run look what has changed
 
 	mu       sync.Mutex // guards all below
 	leases   book
@@ -72,7 +73,8 @@ type Server struct {
 
 // NewServer makes a server. Table must be set.
 func NewServer(cfg ServerConfig) *Server {
-	s := &Server{cfg: cfg, log: cfg.Log, limits: cfg.Limits.withDefaults(), closed: make(chan struct{}), wake: make(chan struct{}, 1)}
+	s := &Server{cfg: cfg, log: cfg.Log, limits: cfg.Limits.withDefaults(), wake: make(chan struct{}, 1)}
+	s.life, s.end = context.WithCancel(context.Background())
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}

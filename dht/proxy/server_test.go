@@ -323,3 +323,26 @@ func TestMeterBounded(t *testing.T) {
 		t.Errorf("%d clients are remembered after a quiet time", len(m.clients))
 	}
 }
+
+func TestStreamsEndWithRun(t *testing.T) {
+	table := newMemTable()
+	s := NewServer(ServerConfig{Table: table})
+	web := httptest.NewServer(s)
+	defer web.Close()
+	stop := runIt(t, s.Run)
+	res, err := http.Get(web.URL + "/key/a/listen")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	stop()
+	if _, err := io.ReadAll(res.Body); err == nil {
+		t.Error("the stream ends as if that was all")
+	}
+	if res, text := call(t, web.URL, "GET", "/node/health", "", -1); res.StatusCode != 503 || text != "{\"status\":\"ending\"}\n" {
+		t.Errorf("health %d %s", res.StatusCode, text)
+	}
+	if res, _ := call(t, web.URL, "POST", "/key/a", `{"permanent":true}`, -1); res.StatusCode != 502 {
+		t.Errorf("status %d", res.StatusCode)
+	}
+}

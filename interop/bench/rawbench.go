@@ -19,6 +19,8 @@ import (
 
 	"golang.org/x/net/ipv4"
 
+	"github.com/kith-im/kith/dht/wire"
+	"github.com/kith-im/kith/identity/identitytest"
 	"github.com/kith-im/kith/interop/lab"
 	"github.com/kith-im/kith/interop/raw"
 )
@@ -47,7 +49,12 @@ const (
 // milliseconds.
 const lostAfter = 500 * time.Millisecond
 
-func rawPhases() []string { return []string{"ping", "find", "put", "get hit", "get miss"} }
+// rawPhases are the kinds of request. A signed put makes the node verify an RSA
+// signature, which is work for the processor and little for the network: the kind
+// that shows best whether a second core is of use.
+func rawPhases() []string {
+	return []string{"ping", "find", "put", "get hit", "get miss", "put signed"}
+}
 
 // Run does the measurement. It restricts the calling program to the cores that
 // the node does not use, for good.
@@ -144,6 +151,10 @@ func (b Raw) node(ctx context.Context, kind lab.NodeKind, cpus []int) ([]Row, er
 	}
 	var rows []Row
 	value := make([]byte, b.Size)
+	signed, err := signedValue(value)
+	if err != nil {
+		return nil, err
+	}
 	for _, op := range rawPhases() {
 		// Without this, what the last phase left over would count for this one.
 		if err := pause(ctx, 100*time.Millisecond); err != nil {
@@ -158,7 +169,11 @@ func (b Raw) node(ctx context.Context, kind lab.NodeKind, cpus []int) ([]Row, er
 		answered, errs := make([]int, len(socks)), make([]error, len(socks))
 		for i, s := range socks {
 			wg.Go(func() {
-				answered[i], errs[i] = s.phase(op, b.Requests/len(socks), value)
+				data := value
+				if op == "put signed" {
+					data = signed
+				}
+				answered[i], errs[i] = s.phase(op, b.Requests/len(socks), data)
 			})
 		}
 		wg.Wait()
@@ -184,6 +199,19 @@ func (b Raw) node(ctx context.Context, kind lab.NodeKind, cpus []int) ([]Row, er
 		}})
 	}
 	return rows, nil
+}
+
+// signedValue packs a value that is signed with a throwaway key. No signature
+// covers the key that a value is put under, so one will do for all requests.
+func signedValue(data []byte) ([]byte, error) {
+	id := identitytest.Identity(0)
+	v := &wire.Value{ID: 1, Data: data, Owner: id.Key.Public().DER()}
+	sig, err := id.Key.Sign(v.SignedBytes())
+	if err != nil {
+		return nil, fmt.Errorf("sign a value: %w", err)
+	}
+	v.Signature = sig
+	return v.Append(nil), nil
 }
 
 // socket is one client: a connected socket that keeps a window of requests under
@@ -262,6 +290,8 @@ func (s *socket) phase(op string, n int, value []byte) (int, error) {
 				buf = req.Find(buf, s.key(sent+i))
 			case "put":
 				buf = req.Put(buf, s.key(sent+i), s.token, uint64(sent+i+1), value)
+			case "put signed":
+				buf = req.PutPacked(buf, s.key(n+sent+i), s.token, value)
 			case "get hit":
 				buf = req.Get(buf, s.key(sent+i))
 			default:

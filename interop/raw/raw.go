@@ -50,22 +50,29 @@ func (r Request) Get(dst []byte, key ID) []byte {
 // nodes refuse when zero. The token is one that the node has given to this very
 // socket. Data goes inline whatever its size, so it must fit in a datagram.
 func (r Request) Put(dst []byte, key ID, token []byte, vid uint64, data []byte) []byte {
+	packed := make([]byte, 0, 64)
+	packed = append(packed, 0x82) // {id, dat}
+	packed = appendStr(packed, "id")
+	packed = appendUint(packed, vid)
+	packed = appendStr(packed, "dat")
+	packed = append(packed, 0x81) // {body}
+	packed = appendStr(packed, "body")
+	packed = append(packed, 0x82) // {type, data}
+	packed = appendStr(packed, "type")
+	packed = appendUint(packed, 0)
+	packed = appendStr(packed, "data")
+	packed = appendBin(packed, data)
+	return r.PutPacked(dst, key, token, packed)
+}
+
+// PutPacked is Put for a value of any kind that is packed already.
+func (r Request) PutPacked(dst []byte, key ID, token, packed []byte) []byte {
 	dst = r.head(dst, 4)
 	dst = appendStr(dst, "h")
 	dst = appendBin(dst, key[:])
 	dst = appendStr(dst, "values")
 	dst = append(dst, 0x91) // array of one
-	dst = append(dst, 0x82) // {id, dat}
-	dst = appendStr(dst, "id")
-	dst = appendUint(dst, vid)
-	dst = appendStr(dst, "dat")
-	dst = append(dst, 0x81) // {body}
-	dst = appendStr(dst, "body")
-	dst = append(dst, 0x82) // {type, data}
-	dst = appendStr(dst, "type")
-	dst = appendUint(dst, 0)
-	dst = appendStr(dst, "data")
-	dst = appendBin(dst, data)
+	dst = append(dst, packed...)
 	dst = appendStr(dst, "token")
 	dst = appendBin(dst, token)
 	return r.tail(dst, "put")

@@ -6,10 +6,9 @@
 package kadsim
 
 import (
-	"container/heap"
 	"encoding/binary"
-	"hash"
-	"hash/fnv"
+	"hash/crc32"
+	"math/bits"
 	"math/rand/v2"
 	"net/netip"
 	"time"
@@ -24,8 +23,11 @@ var start = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // A World is a simulated network. Make one with [New].
 type World struct {
-	Now   time.Time
-	Link  simnet.Link // between any two nodes
+	Now  time.Time
+	Link simnet.Link // between any two nodes
+	// Cut tells which packets are lost beside those that the link loses; nil means
+	// none. It must be a pure function.
+	Cut   func(from, to netip.AddrPort) bool
 	seed  uint64
 	rand  *rand.Rand
 	hosts map[netip.AddrPort]*Host
@@ -33,17 +35,23 @@ type World struct {
 	queue queue
 	seq   uint64
 	made  int
+	free  []*event
 
-	Packets, Bytes, Lost uint64
-	digest               hash.Hash64
+	Packets, Bytes, Lost uint64 // sent, in all
+	digest               uint64
 	message              wire.Message
 	fates                []time.Duration
 }
 
 // A Host is one simulated node.
 type Host struct {
-	Core  *kad.Core
-	Addr  netip.AddrPort
+	Core *kad.Core // nil for hosts that [World.AddRogue] made
+	Addr netip.AddrPort
+	// Handle, when set, is given each packet first and tells whether it dealt with
+	// it, so that the core does not get it. The message and the packet are valid
+	// during the call.
+	Handle func(from netip.AddrPort, m *wire.Message, packet []byte) bool
+
 	world *World
 	index int // in World.alive, -1 when dead
 	tick  *event
@@ -59,7 +67,7 @@ func New(seed uint64, link simnet.Link) *World {
 	return &World{
 		Now: start, Link: link, seed: seed,
 		rand:  rand.New(rand.NewPCG(seed, 0x6b697468)),
-		hosts: make(map[netip.AddrPort]*Host), digest: fnv.New64a(),
+		hosts: make(map[netip.AddrPort]*Host),
 	}
 }
 
@@ -70,7 +78,7 @@ func (w *World) Rand() *rand.Rand { return w.rand }
 func (w *World) Alive() []*Host { return w.alive }
 
 // Digest sums up every packet that was delivered: what, when, to whom.
-func (w *World) Digest() uint64 { return w.digest.Sum64() }
+func (w *World) Digest() uint64 { return w.digest }
 
 // Add starts a node with a random id and an address in a block of its own, and
 // makes it join by way of some that run.
@@ -104,6 +112,32 @@ func (w *World) AddAt(cfg kad.Config, addr netip.AddrPort, contacts int) *Host {
 	return h
 }
 
+// AddRogue puts a host into the world that is no node: handle is given the packets
+// that reach it, and answers with [Host.Send]. It is not among [World.Alive].
+func (w *World) AddRogue(addr netip.AddrPort, handle func(h *Host, from netip.AddrPort, m *wire.Message)) *Host {
+	h := &Host{Addr: addr, world: w, index: -1, Born: w.Now}
+	h.Handle = func(from netip.AddrPort, m *wire.Message, _ []byte) bool {
+		handle(h, from, m)
+		return true
+	}
+	w.hosts[addr] = h
+	return h
+}
+
+// Move gives a node another address and tells it so. What is on its way to the old
+// one is lost.
+func (w *World) Move(h *Host, addr netip.AddrPort) {
+	delete(w.hosts, h.Addr)
+	h.Addr = addr
+	w.hosts[addr] = h
+	h.Do(func(now time.Time, out *kad.Outbox) { h.Core.ConnectivityChanged(now, out) })
+}
+
+// Join tells a node addresses to join by.
+func (h *Host) Join(addrs ...netip.AddrPort) {
+	h.Do(func(now time.Time, out *kad.Outbox) { h.Core.Bootstrap(now, addrs, out) })
+}
+
 // RandomID returns a random node id.
 func (w *World) RandomID() (id wire.NodeID) {
 	for i := 0; i < len(id); i += 4 {
@@ -120,6 +154,7 @@ func (w *World) Kill(h *Host) {
 	last := len(w.alive) - 1
 	w.alive[h.index] = w.alive[last]
 	w.alive[h.index].index = h.index
+	w.alive[last] = nil
 	w.alive = w.alive[:last]
 	h.index = -1
 	delete(w.hosts, h.Addr)
@@ -140,20 +175,31 @@ func (h *Host) Do(f func(now time.Time, out *kad.Outbox)) {
 }
 
 func (h *Host) flush() {
-	w := h.world
 	for i := range h.out.Len() {
 		to, b := h.out.Packet(i)
-		h.sent++
-		h.Sent += uint64(len(b))
-		w.Packets++
-		w.Bytes += uint64(len(b))
-		w.fates = w.Link.AppendFate(w.fates[:0], w.seed, h.Addr, to, h.sent, b)
-		if len(w.fates) == 0 {
-			w.Lost++
-		}
-		for _, d := range w.fates {
-			w.push(&event{at: w.Now.Add(d), from: h.Addr, to: to, packet: append([]byte(nil), b...)})
-		}
+		h.Send(to, b)
+	}
+}
+
+// Send puts a packet on its way.
+func (h *Host) Send(to netip.AddrPort, b []byte) {
+	w := h.world
+	h.sent++
+	h.Sent += uint64(len(b))
+	w.Packets++
+	w.Bytes += uint64(len(b))
+	w.fates = w.fates[:0]
+	if w.Cut == nil || !w.Cut(h.Addr, to) {
+		w.fates = w.Link.AppendFate(w.fates, w.seed, h.Addr, to, h.sent, b)
+	}
+	if len(w.fates) == 0 {
+		w.Lost++
+	}
+	for _, d := range w.fates {
+		e := w.event(w.Now.Add(d))
+		e.from, e.to = h.Addr, to
+		e.packet = append(e.packet, b...)
+		w.push(e)
 	}
 }
 
@@ -172,14 +218,15 @@ func (h *Host) schedule() {
 		}
 		h.tick.host = nil
 	}
-	h.tick = &event{at: next, host: h}
+	h.tick = h.world.event(next)
+	h.tick.host, h.tick.isTick = h, true
 	h.world.push(h.tick)
 }
 
 // Run goes on for d of simulated time.
 func (w *World) Run(d time.Duration) {
 	end := w.Now.Add(d)
-	for len(w.queue) > 0 && !w.queue[0].at.After(end) {
+	for len(w.queue) > 0 && w.queue[0].at <= end.Sub(start) {
 		w.step()
 	}
 	w.Now = end
@@ -189,7 +236,7 @@ func (w *World) Run(d time.Duration) {
 func (w *World) RunUntil(d time.Duration, done func() bool) bool {
 	end := w.Now.Add(d)
 	for !done() {
-		if len(w.queue) == 0 || w.queue[0].at.After(end) {
+		if len(w.queue) == 0 || w.queue[0].at > end.Sub(start) {
 			w.Now = end
 			return done()
 		}
@@ -199,9 +246,15 @@ func (w *World) RunUntil(d time.Duration, done func() bool) bool {
 }
 
 func (w *World) step() {
-	e := heap.Pop(&w.queue).(*event)
+	e := w.queue.pop()
 	w.Now = e.at
-	if e.packet == nil {
+	w.run(e)
+	e.host, e.isTick, e.packet = nil, false, e.packet[:0]
+	w.free = append(w.free, e)
+}
+
+func (w *World) run(e *event) {
+	if e.isTick {
 		if h := e.host; h != nil {
 			h.tick = nil
 			h.Do(func(now time.Time, out *kad.Outbox) { h.Core.Tick(now, out) })
@@ -212,14 +265,12 @@ func (w *World) step() {
 	if h == nil {
 		return
 	}
-	var head [24]byte
-	binary.BigEndian.PutUint64(head[:], uint64(w.Now.Sub(start)))
-	ip := e.to.Addr().As4()
-	copy(head[8:], ip[:])
-	w.digest.Write(head[:])
-	w.digest.Write(e.packet)
+	w.note(e)
 	h.Recv += uint64(len(e.packet))
 	if w.message.Parse(e.packet) != nil {
+		return
+	}
+	if h.Handle != nil && h.Handle(e.from, &w.message, e.packet) || h.Core == nil {
 		return
 	}
 	h.Do(func(now time.Time, out *kad.Outbox) {
@@ -227,36 +278,100 @@ func (w *World) step() {
 	})
 }
 
+// castagnoli is the polynomial that processors compute.
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// note adds a delivered packet to the digest.
+func (w *World) note(e *event) {
+	var head [26]byte
+	binary.BigEndian.PutUint64(head[:], uint64(w.Now.Sub(start)))
+	ip := e.to.Addr().As16()
+	copy(head[8:], ip[:])
+	binary.BigEndian.PutUint16(head[24:], e.to.Port())
+	const prime = 0x9e3779b97f4a7c15
+	w.digest = bits.RotateLeft64((w.digest^uint64(crc32.Checksum(head[:], castagnoli)))*prime, 29)
+	w.digest = bits.RotateLeft64((w.digest^uint64(crc32.Checksum(e.packet, castagnoli)))*prime, 29)
+}
+
 // An event is a packet that arrives, or a tick of a host.
 type event struct {
 	at       time.Time
-	seq      uint64
 	from, to netip.AddrPort
 	packet   []byte
-	host     *Host
+	isTick   bool
+	host     *Host // nil when the tick was given up
+}
+
+// event returns an event that is empty but for its time.
+func (w *World) event(at time.Time) *event {
+	if n := len(w.free); n > 0 {
+		e := w.free[n-1]
+		w.free = w.free[:n-1]
+		e.at = at
+		return e
+	}
+	return &event{at: at}
 }
 
 func (w *World) push(e *event) {
 	w.seq++
-	e.seq = w.seq
-	heap.Push(&w.queue, e)
+	w.queue.push(entry{e.at.Sub(start), w.seq, e})
 }
 
-type queue []*event
+// A queue is a heap of events, the earliest first and, among equals, in the order
+// in which they were added.
+type queue []entry
 
-func (q queue) Len() int { return len(q) }
-func (q queue) Less(i, j int) bool {
-	if !q[i].at.Equal(q[j].at) {
-		return q[i].at.Before(q[j].at)
+type entry struct {
+	at  time.Duration // since the start
+	seq uint64
+	e   *event
+}
+
+func (a entry) before(b entry) bool { return a.at < b.at || a.at == b.at && a.seq < b.seq }
+
+func (q *queue) push(x entry) {
+	h := append(*q, x)
+	i := len(h) - 1
+	for i > 0 {
+		up := (i - 1) / 4
+		if !x.before(h[up]) {
+			break
+		}
+		h[i] = h[up]
+		i = up
 	}
-	return q[i].seq < q[j].seq
+	h[i] = x
+	*q = h
 }
-func (q queue) Swap(i, j int) { q[i], q[j] = q[j], q[i] }
-func (q *queue) Push(x any)   { *q = append(*q, x.(*event)) }
-func (q *queue) Pop() any {
-	old := *q
-	e := old[len(old)-1]
-	old[len(old)-1] = nil
-	*q = old[:len(old)-1]
-	return e
+
+func (q *queue) pop() *event {
+	h := *q
+	first := h[0].e
+	last := len(h) - 1
+	x := h[last]
+	h[last] = entry{}
+	h = h[:last]
+	i := 0
+	for last > 0 {
+		least := 4*i + 1
+		if least >= last {
+			break
+		}
+		for c := least + 1; c < min(4*i+5, last); c++ {
+			if h[c].before(h[least]) {
+				least = c
+			}
+		}
+		if !h[least].before(x) {
+			break
+		}
+		h[i] = h[least]
+		i = least
+	}
+	if last > 0 {
+		h[i] = x
+	}
+	*q = h
+	return first
 }

@@ -1,0 +1,6 @@
+//go:build race
+
+package kadsim
+
+// raceEnabled makes tests smaller, since the detector makes them slower.
+const raceEnabled = true
