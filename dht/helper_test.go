@@ -3,6 +3,7 @@ package dht
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -160,7 +161,7 @@ func (l *lab) listen(n Table, key Key) <-chan Event {
 		defer close(events)
 		for e, err := range n.Listen(l.ctx, key, Query{}) {
 			if err != nil {
-				if l.ctx.Err() == nil {
+				if l.ctx.Err() == nil && !errors.Is(err, ErrClosed) {
 					l.t.Errorf("listen: %v", err)
 				}
 				return nil

@@ -21,7 +21,7 @@ func TestBehindNAT(t *testing.T) {
 	for _, kind := range natKinds {
 		t.Run(kind.String(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				l := cluster(t, 20, simnet.Link{})
+				l := cluster(t, 12, simnet.Link{})
 				defer l.stop()
 				nat := l.world.NewNAT(kind, addr("50.0.0.1"))
 				client := l.start(nat.NewHost("client", addr("192.168.1.2")), Config{Bootstrap: []string{boot}})
@@ -37,8 +37,8 @@ func TestBehindNAT(t *testing.T) {
 				if _, err := client.Publish(t.Context(), kept, &Value{Data: []byte("kept")}); err != nil {
 					t.Fatal(err)
 				}
-				for i := range 6 {
-					time.Sleep(time.Duration(i*7) * time.Minute)
+				for i := range 4 {
+					time.Sleep(time.Duration(i*5) * time.Minute)
 					text := fmt.Sprint("push ", i)
 					l.put(l.nodes[3+i], heard, text)
 					l.hears(events, text, time.Second)
@@ -143,26 +143,26 @@ func TestNetworkChange(t *testing.T) {
 // Both halves of a parted network go on, and are one again after it heals.
 func TestPartition(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := cluster(t, 40, simnet.Link{})
+		l := cluster(t, 24, simnet.Link{})
 		defer l.stop()
 		key := KeyOf("before")
 		if _, err := l.nodes[1].Publish(t.Context(), key, &Value{Data: []byte("before")}); err != nil {
 			t.Fatal(err)
 		}
-		events := l.listen(l.nodes[25], KeyOf("across"))
+		events := l.listen(l.nodes[15], KeyOf("across"))
 		time.Sleep(5 * time.Minute)
-		l.world.Partition(l.hosts[:20], l.hosts[20:])
+		l.world.Partition(l.hosts[:12], l.hosts[12:])
 		time.Sleep(5 * time.Minute)
 		l.put(l.nodes[2], KeyOf("left"), "left")
-		l.put(l.nodes[22], KeyOf("right"), "right")
-		l.want(l.nodes[15], KeyOf("left"), "left")
-		l.want(l.nodes[35], KeyOf("right"), "right")
-		l.want(l.nodes[35], KeyOf("left"))
+		l.put(l.nodes[14], KeyOf("right"), "right")
+		l.want(l.nodes[9], KeyOf("left"), "left")
+		l.want(l.nodes[20], KeyOf("right"), "right")
+		l.want(l.nodes[20], KeyOf("left"))
 		l.world.Heal()
 		time.Sleep(2 * time.Hour)
-		l.want(l.nodes[35], key, "before")
+		l.want(l.nodes[20], key, "before")
 		l.put(l.nodes[2], KeyOf("whole"), "whole")
-		l.want(l.nodes[37], KeyOf("whole"), "whole")
+		l.want(l.nodes[22], KeyOf("whole"), "whole")
 		l.put(l.nodes[3], KeyOf("across"), "across")
 		l.hears(events, "across", 5*time.Second)
 	})

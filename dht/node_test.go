@@ -201,13 +201,13 @@ func TestPing(t *testing.T) {
 
 func TestManyNodes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := cluster(t, 150, simnet.Link{Latency: 20 * time.Millisecond, Jitter: 20 * time.Millisecond})
+		l := cluster(t, 120, simnet.Link{Latency: 20 * time.Millisecond, Jitter: 20 * time.Millisecond})
 		defer l.stop()
 		time.Sleep(2 * time.Minute)
 		for i := range 20 {
 			key := KeyOf(fmt.Sprint("many ", i))
-			l.put(l.nodes[7*i], key, fmt.Sprint(i))
-			l.want(l.nodes[(7*i+75)%150], key, fmt.Sprint(i))
+			l.put(l.nodes[6*i], key, fmt.Sprint(i))
+			l.want(l.nodes[(7*i+60)%120], key, fmt.Sprint(i))
 		}
 		holders := 0
 		for _, n := range l.nodes {

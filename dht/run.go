@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -18,8 +19,11 @@ import (
 
 const (
 	maxPacket = 64 << 10 // bytes of a datagram
-	maxBatch  = 64       // datagrams that are read at once
-	saveEvery = 10 * time.Minute
+	// usualPacket is the room for a packet at first. What nodes send fits in it; one
+	// that does not is lost, but there is room for its repetition.
+	usualPacket = 2 << 10
+	maxBatch    = 64 // datagrams that are read at once
+	saveEvery   = 10 * time.Minute
 	// idleLook is how often the core is looked at when it has nothing to do.
 	idleLook = time.Hour
 	// rejoinEvery is how often, on average, bootstrap nodes are asked while all is
@@ -118,6 +122,7 @@ type worker struct {
 	helper bool
 	help   func() // called when there is more than this worker can do
 	in     []netx.Datagram
+	room   int // for each packet, in bytes
 	msgs   []wire.Message
 	ok     []bool
 	out    kad.Outbox
@@ -130,6 +135,7 @@ const (
 
 // work reads packets until the node is closed.
 func (n *Node) work(w *worker) error {
+	w.room = usualPacket
 	w.grow(1)
 	v4, v6 := n.v4, n.v6
 	if w.socket == n.v4 {
@@ -155,6 +161,10 @@ func (n *Node) work(w *worker) error {
 		if got >= busyBatch {
 			w.help()
 		}
+		if w.room < maxPacket && slices.ContainsFunc(w.in[:got], func(p netx.Datagram) bool { return p.N == w.room }) {
+			w.in, w.room = nil, maxPacket
+			w.grow(got)
+		}
 		if got == len(w.in) && got < maxBatch {
 			w.grow(2 * got) // there may be more waiting
 		}
@@ -167,11 +177,10 @@ func (n *Node) work(w *worker) error {
 	}
 }
 
-// grow makes room for batches of size packets. Memory of buffers that no packet
-// ever filled is not really taken.
+// grow makes room for batches of size packets.
 func (w *worker) grow(size int) {
 	for len(w.in) < size {
-		w.in = append(w.in, netx.Datagram{Buf: make([]byte, maxPacket)})
+		w.in = append(w.in, netx.Datagram{Buf: make([]byte, w.room)})
 	}
 	w.msgs = make([]wire.Message, size)
 	w.ok = make([]bool, size)

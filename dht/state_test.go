@@ -209,8 +209,8 @@ func TestRestart(t *testing.T) {
 		}
 		time.Sleep(2 * time.Minute)
 		l.want(second, KeyOf("restart 3"), "3")
-		l.put(second, KeyOf("after"), "restart")
-		l.want(l.nodes[4], KeyOf("after"), "restart")
+		l.put(l.nodes[4], KeyOf("after"), "restart")
+		l.want(second, KeyOf("after"), "restart")
 		// Values end when they would have.
 		time.Sleep(11 * time.Minute)
 		if i, _ := second.Info(t.Context()); i.Storage.Values != 0 {

@@ -20,6 +20,7 @@ import (
 // TestPublicationMoves kills all nodes that hold a value whose owner keeps it
 // alive: it must turn up at those that come in their place.
 func TestPublicationMoves(t *testing.T) {
+	t.Parallel()
 	t.Run("of Kith, at dhtnodes", func(t *testing.T) {
 		t.Parallel()
 		w := newWorld(t, 7141, "dhtnode", "python3-opendht")
@@ -42,15 +43,7 @@ func TestPublicationMoves(t *testing.T) {
 		}
 		first.Kill()
 		begun := time.Now()
-		last := -1
-		w.until("the new nodes have the value", func() bool {
-			n := a.holders(addrsOf(&second), "lasting")
-			if n != last {
-				w.Logf("%d have it after %v", n, time.Since(begun).Round(time.Millisecond))
-				last = n
-			}
-			return n == 4
-		})
+		w.until("the new nodes have the value", func() bool { return a.holders(addrsOf(&second), "lasting") == 4 })
 		w.Logf("all have it %v after the others died", time.Since(begun).Round(time.Millisecond))
 		if got := w.pyGet(w.py(second.Bootstrap()), "lasting"); !pyHas(got, 3, []byte("still here")) {
 			w.Errorf("a client gets %+v", got)
@@ -176,7 +169,7 @@ func TestMixedNetwork(t *testing.T) {
 		}
 		w.Logf("puts of %s: %.1f copies in the mean, %d at least", kind, float64(sum)/values, fewest[kind])
 	}
-	if fewest["kith"] < 8 {
+	if fewest["kith"] < 7 { // the Python client, which is gone, may have been the eighth
 		w.Errorf("a value acknowledged to Kith was at %d nodes", fewest["kith"])
 	}
 

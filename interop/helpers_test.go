@@ -10,9 +10,11 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
+	"flag"
 	"fmt"
 	"iter"
 	"net/netip"
+	"os"
 	"slices"
 	"testing"
 	"time"
@@ -25,6 +27,20 @@ import (
 	"github.com/kith-im/kith/internal/netx"
 	"github.com/kith-im/kith/interop/lab"
 )
+
+// TestMain lets more tests run at once than there are cores: they wait most of
+// their time.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	explicit := false
+	flag.Visit(func(f *flag.Flag) { explicit = explicit || f.Name == "test.parallel" })
+	if !explicit {
+		if err := flag.Set("test.parallel", "8"); err != nil {
+			panic(err) // the testing package has renamed its flag
+		}
+	}
+	os.Exit(m.Run())
+}
 
 // patience bounds a test, on a machine that does much else.
 const patience = 100 * time.Second

@@ -3,7 +3,6 @@
 package interop
 
 import (
-	"fmt"
 	"net/netip"
 	"slices"
 	"testing"
@@ -16,6 +15,7 @@ import (
 
 // TestListen has both kinds listen at nodes of both kinds.
 func TestListen(t *testing.T) {
+	t.Parallel()
 	t.Run("at dhtnodes", func(t *testing.T) {
 		t.Parallel()
 		w := newWorld(t, 7131, "dhtnode", "python3-opendht")
@@ -178,47 +178,85 @@ func TestExpiryAtDhtnodes(t *testing.T) {
 	}
 }
 
-// TestListenSurvives kills all nodes that serve listens, one after the other, while
-// others take their places.
+// TestListenSurvives kills the nodes that serve a listen: first all but one, of
+// which the listener must notice nothing, then the last.
 func TestListenSurvives(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, 7134, "dhtnode", "python3-opendht")
-	first := w.reals(4)
-	kith := w.kith(dht.Config{Bootstrap: []string{first.Bootstrap().String()}})
-	feed := w.listen(kith, "steady", everything)
-	py := w.py(first.Bootstrap())
-	w.pyPut(py, "steady", []byte("before"), 1, "")
-	feed.value(1, []byte("before"))
-
-	c := w.nodeConfig()
-	c.Bootstrap = addrOf(kith)
-	var second lab.Network
-	for range 4 {
-		n, err := w.lab.StartNode(w.ctx, lab.Dhtnode{}, c)
+	const nodes, serving = 6, 4
+	// run kills with kill(i) the nodes in the order of their distance from the key.
+	run := func(w *world, kill func(i int), put func(id uint64, text string), heard func(id uint64) bool) {
+		w.until("the listen is served", func() bool { put(1, "one"); return heard(1) })
+		for i := range serving - 1 {
+			kill(i)
+		}
+		begun := time.Now()
+		put(2, "two")
+		w.until("a value after three of four died", func() bool { return heard(2) })
+		w.Logf("heard of a put in %v with one of four servers left", time.Since(begun).Round(time.Millisecond))
+		kill(serving - 1)
+		begun = time.Now()
+		put(3, "three")
+		w.until("a value after all four died", func() bool { return heard(3) })
+		w.Logf("heard of a put %v after the last server died", time.Since(begun).Round(time.Millisecond))
+	}
+	t.Run("Kith listens at dhtnodes", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t, 7134, "dhtnode", "python3-opendht")
+		net := w.reals(nodes)
+		slices.SortFunc(net.Nodes, func(a, b *lab.Node) int { return nearer("steady", a.ID, b.ID) })
+		join := net.Nodes[nodes-1].Addr()
+		listener := w.kith(dht.Config{Bootstrap: []string{join.String()}, ReadOnly: true}) // else it stores the value itself
+		feed := w.listen(listener, "steady", everything)
+		py := w.py(join)
+		heard := map[uint64]bool{}
+		run(w, func(i int) { net.Nodes[i].Kill() },
+			func(id uint64, text string) { w.pyPut(py, "steady", []byte(text), id, "") },
+			func(id uint64) bool {
+				for len(feed.events) > 0 {
+					heard[uint64((<-feed.events).Value.ID)] = true
+				}
+				return heard[id]
+			})
+	})
+	t.Run("real listens at Kith nodes", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t, 7136, "python3-opendht")
+		type server struct {
+			n    *dht.Node
+			stop func()
+		}
+		var servers []server
+		var bootstrap []string
+		for range nodes {
+			n, stop := w.startKith(dht.Config{Bootstrap: bootstrap})
+			servers = append(servers, server{n, stop})
+			bootstrap = []string{addrOf(servers[0].n).String()}
+		}
+		slices.SortFunc(servers, func(a, b server) int { return nearer("steady", a.n.ID(), b.n.ID()) })
+		writer := w.kith(dht.Config{Bootstrap: bootstrap, ReadOnly: true})
+		py := w.py(addrOf(servers[nodes-1].n))
+		w.pyPut(py, "warm-up", []byte("x"), 0, "")
+		events, cancel, err := py.Listen(w.ctx, "steady")
 		w.must(err)
-		second.Nodes = append(second.Nodes, n)
+		defer cancel()
+		heard := map[uint64]bool{}
+		run(w, func(i int) { servers[i].stop() },
+			func(id uint64, text string) {
+				w.put(writer, "steady", &dht.Value{ID: dht.ValueID(id), Data: []byte(text)})
+			},
+			func(id uint64) bool {
+				for len(events) > 0 {
+					heard[(<-events).ID] = true
+				}
+				return heard[id]
+			})
+	})
+}
+
+// nearer orders node ids by their distance from a key.
+func nearer[ID ~[20]byte](key string, a, b ID) int {
+	if keyOf(key).Closer(dht.NodeID(a), dht.NodeID(b)) {
+		return -1
 	}
-	w.must(second.Acquaint(w.ctx))
-	first.Kill()
-	py.Kill()
-	begun := time.Now()
-	writer := w.py(second.Bootstrap())
-	for i := uint64(2); ; i++ {
-		text := []byte(fmt.Sprint("after ", i))
-		w.pyPut(writer, "steady", text, i, "")
-		ok := false
-		select {
-		case e := <-feed.events:
-			ok = !e.Expired && e.Value.ID >= 2
-			feed.seen = append(feed.seen, e)
-		case <-time.After(time.Second):
-		}
-		if ok {
-			break
-		}
-		if time.Since(begun) > 60*time.Second {
-			w.Fatalf("nothing was heard after the servers died")
-		}
-	}
-	w.Logf("heard of a value again %v after the servers died", time.Since(begun).Round(time.Millisecond))
+	return 1
 }

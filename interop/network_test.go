@@ -100,6 +100,7 @@ func TestNetworkID(t *testing.T) {
 // TestLocalDiscovery has nodes find one another by multicast, in a namespace whose
 // loopback interface is told to carry it.
 func TestLocalDiscovery(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name    string
 		network uint32

@@ -21,6 +21,7 @@ func (w *world) secure(bootstrap string) (*dht.Secure, *identity.Identity) {
 }
 
 func TestSignedAndEncrypted(t *testing.T) {
+	t.Parallel()
 	t.Run("at dhtnodes", func(t *testing.T) {
 		t.Parallel()
 		w := newWorld(t, 7121, "dhtnode", "python3-opendht")

@@ -129,6 +129,7 @@ func TestRealFiltersAtKith(t *testing.T) {
 			w.Errorf("get k%s: %v, want %v", where, got, want)
 		}
 	}
+
 }
 
 // largeSizes are of values that travel in parts. The last is the most that there
@@ -166,6 +167,7 @@ func exchangeLarge(w *world, join netip.AddrPort) {
 }
 
 func TestLargeValues(t *testing.T) {
+	t.Parallel()
 	t.Run("at dhtnodes", func(t *testing.T) {
 		t.Parallel()
 		w := newWorld(t, 7113, "dhtnode", "python3-opendht")

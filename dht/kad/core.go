@@ -153,6 +153,7 @@ type family struct {
 	rtt       rtt // of all nodes
 	bootstrap bootstrap
 	ours      addressVotes
+	apart     time.Time // when we were not connected last
 	nearLost  time.Time // when a neighbour was lost last
 	nearMoved time.Time // when a node was lost, or came, that stores near what we store
 	home      time.Time // when we looked for our own id last
@@ -329,6 +330,3 @@ func (c *Core) strike(a netip.AddrPort) {
 func (c *Core) AllowsPut(now time.Time, from netip.AddrPort, m *wire.Message) bool {
 	return m.Kind == wire.Ask && m.Method == wire.Put && c.tokens.valid(now, from, m.Token)
 }
-
-// wireLocal stands for ourselves as the source of a value.
-var wireLocal netip.AddrPort

@@ -38,7 +38,8 @@ type partial struct {
 }
 
 type partialValue struct {
-	buf     []byte
+	size    int    // as announced
+	buf     []byte // empty when that is too much
 	missing []span // not there yet, ascending
 }
 
@@ -64,12 +65,20 @@ type earlyPart struct {
 // nothing is begun, when there is nothing to wait for.
 func (c *Core) awaitParts(from netip.AddrPort, m *wire.Message, r *request) bool {
 	key := partKey{from, m.TID}
-	if c.parts.open[key] != nil {
-		return true // a retry: parts that are missing still come
+	if p := c.parts.open[key]; p != nil {
+		if p.r == r && p.awaits(m.Sizes) {
+			// A retry: parts that are missing still come.
+			if r != nil {
+				c.timers.stop(&r.tm)
+			}
+			c.partsTimeout(p)
+			return true
+		}
+		c.closeParts(p)
 	}
 	p := &partial{key: key, r: r, begun: c.now}
 	for _, size := range m.Sizes {
-		v := partialValue{}
+		v := partialValue{size: size}
 		if size > 0 && size <= wire.MaxPackedSize+wireSlack && p.bytes+size <= maxPartialSum/4 {
 			v.buf = make([]byte, size)
 			v.missing = []span{{0, size}}
@@ -108,13 +117,35 @@ func (c *Core) awaitParts(from netip.AddrPort, m *wire.Message, r *request) bool
 // whose owner key does not count as size.
 const wireSlack = 4 << 10
 
+// awaits tells whether values of these sizes are what p collects.
+func (p *partial) awaits(sizes []int) bool {
+	return slices.EqualFunc(p.values, sizes, func(v partialValue, size int) bool { return v.size == size })
+}
+
+// partsTimeout waits for the next part. When it does not come, what we asked for is
+// asked for again, and what has come is kept: of many parts some are always lost.
 func (c *Core) partsTimeout(p *partial) {
-	wait := min(partsSilence, p.begun.Add(partsLife).Sub(c.now))
-	c.after(&p.tm, wait, func() {
+	wait := partsSilence
+	asked := p.r != nil && c.requests[p.r.tid] == p.r
+	if asked {
+		wait = time.Duration(p.r.tries) * max(p.r.rto, 4*minRTO)
+	}
+	left := p.begun.Add(partsLife).Sub(c.now)
+	c.after(&p.tm, min(wait, left), func() {
+		asked = asked && c.requests[p.r.tid] == p.r
+		if asked && p.r.tries < sends && left > wait {
+			// Its owner is not told that it is late: the node answers.
+			c.stats.Retries++
+			c.transmit(p.r)
+			c.timers.stop(&p.r.tm)
+			c.partsTimeout(p)
+			return
+		}
 		c.closeParts(p)
 		c.ignore(BadPart)
-		if p.r != nil && c.requests[p.r.tid] == p.r {
-			c.timeout(p.r) // ask again
+		if asked {
+			p.r.tries = sends
+			c.timeout(p.r)
 		}
 	})
 }

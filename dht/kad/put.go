@@ -1,6 +1,7 @@
 package kad
 
 import (
+	"net/netip"
 	"slices"
 	"time"
 
@@ -51,7 +52,7 @@ func (c *Core) Put(now time.Time, key wire.Key, v *wire.Value, created time.Time
 		}
 	}
 	c.puts[p] = struct{}{}
-	c.keep(key, v, created, wireLocal, func() bool { return true })
+	c.keep(key, v, created, netip.AddrPort{}, func() bool { return true })
 	c.each(func(f *family) {
 		p.tasks = append(p.tasks, &putTask{
 			p: p, state: make(map[*candidate]*holding), begun: c.now, deadline: c.now.Add(joinPatience),
@@ -254,7 +255,7 @@ func (t *putTask) next() {
 				delete(t.state, cd)
 			}
 		}
-		c.keep(t.p.key, t.p.value.Value, c.now, wireLocal, func() bool { return true })
+		c.keep(t.p.key, t.p.value.Value, c.now, netip.AddrPort{}, func() bool { return true })
 		t.s.seed()
 		t.next()
 		t.s.step()

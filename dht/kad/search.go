@@ -16,7 +16,7 @@ const (
 	seedCandidates = 24 // taken from the routing table at its start
 	nearSync       = 3  // of the nearest nodes have to agree that nobody is nearer
 	narrow         = 4  // requests at once while far from the key
-	maxWidth       = 40 // nodes that a search under suspicion deals with
+	maxWidth       = 48 // nodes that a search under suspicion deals with
 	foundFor       = time.Minute
 	idleSearch     = 2 * time.Minute
 	maxIdle        = 1 << 12
@@ -39,6 +39,11 @@ const (
 	crowd       = 12
 	crowdRegion = 5
 	regionParts = 4 // that the region is explored in then
+
+	// When that is no chance any more, the exploration goes several ways at once,
+	// since one alone may meet others of the crowd's like and end there.
+	crowdSure  = 2.5
+	surelyWays = 5
 )
 
 type searchKey struct {
@@ -60,9 +65,11 @@ type search struct {
 	moved bool // the nearest nodes changed since the last resync
 
 	crowded   bool // many more nodes lie near the key than can be expected
+	sure      bool // that is no chance: nodes farther away count too
 	exploring int  // requests in flight that look for the others
 
 	stepping, again bool
+	room            []*candidate // of counted
 }
 
 // A candidate is a node as one search sees it.
@@ -104,6 +111,7 @@ func (s *search) run(t task) {
 	}
 	s.tasks = append(s.tasks, t)
 	s.seed()
+	s.widen()
 	s.schedule()
 	s.step()
 }
@@ -153,7 +161,7 @@ func (s *search) resync() {
 		cd.late = false
 	}
 	s.nodes = slices.DeleteFunc(s.nodes, func(cd *candidate) bool { return cd.n.expired })
-	s.width, s.crowded = k, false
+	s.width, s.crowded, s.sure = k, false, false
 	s.seed()
 	s.widen()
 	for i, cd := range s.counted() {
@@ -209,8 +217,9 @@ func (s *search) add(n *node) {
 	}
 }
 
-// hear adds the nodes that an answer names.
-func (s *search) hear(from netip.Addr, m *wire.Message) {
+// hear adds the nodes that an answer names, and calls each, which may be nil, for
+// those of the search's own family.
+func (s *search) hear(from netip.Addr, m *wire.Message, each func(*node)) {
 	m.EachNode(func(e wire.Node) {
 		f := s.c.familyOf(e.Addr.Addr())
 		if e.Addr.Addr().IsLoopback() && !from.IsLoopback() && from.Is4() == e.Addr.Addr().Is4() {
@@ -222,6 +231,9 @@ func (s *search) hear(from netip.Addr, m *wire.Message) {
 		}
 		if f == s.f {
 			if i, ok := s.place(e.ID); ok && s.nodes[i].n.addr == e.Addr {
+				if each != nil {
+					each(s.nodes[i].n)
+				}
 				return
 			}
 		}
@@ -231,6 +243,9 @@ func (s *search) hear(from netip.Addr, m *wire.Message) {
 		}
 		if f == s.f {
 			s.add(n)
+			if each != nil {
+				each(n)
+			}
 		} else if other := s.c.searches[searchKey{s.key, f.which}]; other != nil {
 			other.add(n)
 		}
@@ -239,10 +254,15 @@ func (s *search) hear(from netip.Addr, m *wire.Message) {
 
 // counted returns the usable candidates that count: the nearest ones, but few of
 // each block of addresses.
+// The list is good until the next call.
 func (s *search) counted() []*candidate { return s.countedUpTo(s.width) }
 
 func (s *search) countedUpTo(width int) []*candidate {
-	list := make([]*candidate, 0, width)
+	s.room = s.appendCounted(s.room[:0], width)
+	return s.room
+}
+
+func (s *search) appendCounted(list []*candidate, width int) []*candidate {
 	var blocks [maxWidth]netip.Prefix
 	for _, cd := range s.nodes {
 		if len(list) == width {
@@ -279,16 +299,25 @@ func (s *search) widen() {
 	if all*part(s.key, s.nodes[k-1].n.id) > region {
 		return
 	}
-	counted := s.countedUpTo(maxWidth)
+	var room [maxWidth]*candidate
+	counted := s.appendCounted(room[:0], maxWidth)
 	n := 0
 	for n < len(counted) && all*part(s.key, counted[n].n.id) <= region {
 		n++
 	}
 	s.width = max(s.width, n)
+	if s.sure {
+		s.width = max(s.width, min(n+k, maxWidth))
+	}
 	if !s.crowded && (n >= crowd || n >= k && all*part(s.key, counted[k-1].n.id) <= crowdRegion) {
 		s.crowded = true
 		s.c.stats.Widened++
-		s.explore(bits.Len(uint(all/region)) - 1)
+		ways := 1
+		if n >= crowd || all*part(s.key, counted[k-1].n.id) <= crowdSure {
+			s.sure, ways = true, surelyWays
+			s.width = max(s.width, min(n+k, maxWidth))
+		}
+		s.explore(bits.Len(uint(all/region))-1, ways)
 	}
 }
 
@@ -297,36 +326,79 @@ func part(key wire.Key, id wire.NodeID) float64 {
 	return float64(binary.BigEndian.Uint64(key[:])^binary.BigEndian.Uint64(id[:])) / (1 << 64)
 }
 
-// explore asks for the nodes of each part of the region, which shares the first so
+// explore looks for the nodes of each part of the region, which shares the first so
 // many bits with the key. A crowd next to the key would else be all that nodes tell
 // of: their answers name no more than k.
-func (s *search) explore(shared int) {
+func (s *search) explore(shared, ways int) {
 	for i := max(shared, 0); i < max(shared, 0)+regionParts; i++ {
 		target := s.key
 		target[i/8] ^= 0x80 >> (i % 8)
-		var room [2 + 4*k]*node
-		for _, n := range s.f.table.closest(room[:0], target, 2, func(n *node) bool { return !n.expired }) {
-			if s.c.ask(s.f, n, wire.Request{Method: wire.Find, Key: target, Want: s.want()}, scout{s}) != nil {
-				s.exploring++
-			}
+		var room [surelyWays + 4*k]*node
+		for _, n := range s.f.table.closest(room[:0], target, ways, func(n *node) bool { return s.apart(n, target) }) {
+			s.scout(target, n, scout{})
 		}
 	}
 }
 
+// scoutSteps is how many nodes one exploration asks, each nearer to its target than
+// the one before, and how many of them may be dead.
+const scoutSteps = 6
+
+// apart tells whether a node lies on the target's side of the key or farther away,
+// so that it is none of the crowd that may be next to the key.
+func (s *search) apart(n *node, target wire.Key) bool {
+	return !n.expired && wire.CommonBits(n.id, s.key) <= wire.CommonBits(target, s.key)
+}
+
+// scout asks n, or the known node nearest to target, for nodes near target.
+func (s *search) scout(target wire.Key, n *node, o scout) {
+	if n == nil {
+		var room [1 + 4*k]*node
+		list := s.f.table.closest(room[:0], target, 1, func(n *node) bool { return s.apart(n, target) })
+		if len(list) == 0 {
+			return
+		}
+		n = list[0]
+	}
+	body := wire.Request{Method: wire.Find, Key: target, Want: s.want()}
+	o.s, o.n = s, n
+	if s.c.ask(s.f, n, body, o) != nil {
+		s.exploring++
+	}
+}
+
 // scout is the owner of finds that explore a region.
-type scout struct{ s *search }
+type scout struct {
+	s     *search
+	n     *node
+	steps int // that led nearer
+	dead  int // nodes that did not answer
+}
 
 func (o scout) replied(r *request, m *wire.Message) {
 	o.s.exploring--
-	o.s.hear(r.addr.Addr(), m)
+	target, next := r.body.Key, o.n
+	o.s.hear(r.addr.Addr(), m, func(n *node) {
+		if o.s.apart(n, target) && target.Closer(n.id, next.id) {
+			next = n
+		}
+	})
+	if next != o.n && o.steps < scoutSteps {
+		o.steps++
+		o.s.scout(target, next, o)
+	}
 	o.s.widen()
 	o.s.step()
 }
 
 func (o scout) late(*request) {}
 
-func (o scout) failed(*request, int) {
+func (o scout) failed(r *request, _ int) {
 	o.s.exploring--
+	if o.dead < scoutSteps {
+		o.dead++
+		o.s.scout(r.body.Key, nil, o)
+	}
 	o.s.step()
 }
 
@@ -413,7 +485,7 @@ func (s *search) answered(cd *candidate, m *wire.Message) {
 		s.c.strike(cd.n.addr) // every node gives one
 	}
 	cd.late, cd.found = len(m.Token) == 0, s.c.now
-	s.hear(cd.n.addr.Addr(), m)
+	s.hear(cd.n.addr.Addr(), m, nil)
 	s.widen()
 }
 
@@ -467,11 +539,12 @@ func (c *Core) each(start func(*family)) int {
 // patience tells whether a task with no nodes to deal with should wait for some:
 // until the deadline, while the node tries to join a network.
 func (s *search) patience(deadline time.Time, recheck *timer) bool {
-	if len(s.f.table.nodes) > 0 {
-		s.seed()
-		if len(s.counted()) > 0 {
-			return true
-		}
+	if len(s.counted()) > 0 {
+		return false // they were asked
+	}
+	if s.seed(); len(s.counted()) > 0 {
+		s.again = true
+		return true
 	}
 	if !s.f.bootstrap.trying() || !s.c.now.Before(deadline) {
 		return false

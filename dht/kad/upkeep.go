@@ -65,13 +65,18 @@ func (c *Core) upkeepFamily(f *family) {
 		nearPing = churnPing
 	}
 	pings := 0
-	var dead []*node
+	if !connected {
+		f.apart = c.now
+	}
+	var dead, lost []*node
 	for _, n := range f.table.nodes {
 		silence := c.now.Sub(n.replied)
 		switch {
-		case n.expired && connected && silence > forgetIn:
+		case n.expired && connected && min(silence, c.now.Sub(f.apart)) > forgetIn:
 			dead = append(dead, n)
-		case n.expired && connected || pings >= maxPings:
+		case n.expired && connected:
+			lost = append(lost, n)
+		case pings >= maxPings:
 		case n.expired:
 			// Everybody is gone: so are we, and those who were good come first when
 			// the network is back.
@@ -86,6 +91,17 @@ func (c *Core) upkeepFamily(f *family) {
 	}
 	for _, n := range dead {
 		f.table.remove(n)
+	}
+	// Who is lost may be back: if most are, it is us who were away, and those that
+	// we met since may be a part of the network only, or somebody's trap.
+	again := 1
+	if 2*len(lost) > len(f.table.nodes) {
+		again = maxPings
+	}
+	for ; again > 0 && len(lost) > 0; again-- {
+		i := c.rand.IntN(len(lost))
+		c.ping(f, lost[i])
+		lost = slices.Delete(lost, i, i+1)
 	}
 	if connected {
 		c.lookAround(f, depth)

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -67,8 +68,7 @@ func (Dhtnode) Command(c NodeConfig) (string, []string, error) {
 
 // Kith is Kith's own node.
 type Kith struct {
-	Binary   string   // path of the kith executable
-	NoLimits []string // arguments that switch off request limits
+	Binary string // path of the kith executable
 }
 
 // Name implements [NodeKind].
@@ -79,8 +79,11 @@ func (k Kith) Command(c NodeConfig) (string, []string, error) {
 	if k.Binary == "" {
 		return "", nil, errors.New("no path of the kith executable given")
 	}
-	if c.ProxyPort != 0 || c.Proxy != "" {
-		return "", nil, errors.New("kith has commands of their own for the proxy")
+	if c.Proxy != "" {
+		return "", nil, errors.New("kith serve dht is no client of a proxy")
+	}
+	if c.Identity && !slices.Contains(c.Args, "--home") {
+		return "", nil, errors.New("an identity is kept in the node's folder: give each node another --home")
 	}
 	args := []string{"serve", "dht", "--port", fmt.Sprint(c.Port), "--network", fmt.Sprint(c.Network)}
 	if c.Bootstrap.IsValid() {
@@ -90,7 +93,10 @@ func (k Kith) Command(c NodeConfig) (string, []string, error) {
 		args = append(args, "--identity")
 	}
 	if c.NoLimits {
-		args = append(args, k.NoLimits...)
+		args = append(args, "--no-rate-limit")
+	}
+	if c.ProxyPort != 0 {
+		args = append(args, "--proxyserver", fmt.Sprint(c.ProxyPort))
 	}
 	return k.Binary, append(args, c.Args...), nil
 }

@@ -193,7 +193,7 @@ func (r *run) pass(d time.Duration, done func() bool) error {
 func (r *run) tell(part float64) {
 	if r.progress != nil && r.w.Now.Sub(r.reported) >= time.Second {
 		r.reported = r.w.Now
-		r.progress(Progress{Phase: r.phase, Part: part, Time: r.w.Now.Sub(start), Nodes: len(r.w.Alive())})
+		r.progress(Progress{Phase: r.phase, Part: part, Time: r.w.Now.Sub(start()), Nodes: len(r.w.Alive())})
 	}
 }
 
@@ -313,7 +313,7 @@ func (r *run) look() error {
 func (r *run) report() Report {
 	w := r.w
 	rep := Report{
-		Nodes: r.Nodes, Seed: r.Seed, Seconds: w.Now.Sub(start).Seconds(), Joined: w.made, Left: r.left,
+		Nodes: r.Nodes, Seed: r.Seed, Seconds: w.Now.Sub(start()).Seconds(), Joined: w.made, Left: r.left,
 		Survival: r.survival, Packets: w.Packets, Lost: w.Lost, Digest: fmt.Sprintf("%016x", w.Digest()),
 	}
 	trip := 2*r.Link.Latency + r.Link.Jitter

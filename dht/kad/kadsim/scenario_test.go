@@ -24,8 +24,8 @@ func scaled(n int) int {
 // others.
 func TestDeterminism(t *testing.T) {
 	scenarios := map[string]Scenario{
-		"calm":  {Nodes: scaled(120), Seed: 5, Duration: 2 * time.Minute, Puts: 30, Rounds: 2},
-		"churn": {Nodes: scaled(120), Seed: 6, Churn: 0.2, Duration: 4 * time.Minute, Puts: 30, Rounds: 2},
+		"calm":  {Nodes: scaled(80), Seed: 5, Duration: 2 * time.Minute, Puts: 30, Rounds: 2},
+		"churn": {Nodes: scaled(80), Seed: 6, Churn: 0.2, Duration: 3 * time.Minute, Puts: 30, Rounds: 2},
 		"large": {Nodes: scaled(60), Seed: 7, Size: 20_000, Duration: time.Minute, Puts: 10, Rounds: 1, Link: simnet.Link{Latency: 30 * time.Millisecond, Jitter: 30 * time.Millisecond, Loss: 0.05, Duplicate: 0.02, Reorder: 0.02}},
 	}
 	for name, s := range scenarios {
@@ -55,7 +55,7 @@ func TestDeterminism(t *testing.T) {
 // reachable for as long as they live.
 func TestChurn(t *testing.T) {
 	t.Parallel()
-	s := Scenario{Nodes: scaled(240), Seed: 11, Churn: 0.1733, Duration: 22 * time.Minute, Puts: scaled(200), Rounds: 4, Type: wire.TypeTrustRequest}
+	s := Scenario{Nodes: scaled(200), Seed: 11, Churn: 0.1733, Duration: 21 * time.Minute, Puts: scaled(200), Rounds: 4, Type: wire.TypeTrustRequest}
 	rep, err := s.Run(context.Background(), nil)
 	if err != nil {
 		t.Fatal(err)

@@ -19,7 +19,7 @@ import (
 )
 
 // Start is the time at which every simulation begins.
-var start = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+func start() time.Time { return time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC) }
 
 // A World is a simulated network. Make one with [New].
 type World struct {
@@ -39,6 +39,7 @@ type World struct {
 
 	Packets, Bytes, Lost uint64 // sent, in all
 	digest               uint64
+	crc                  *crc32.Table // of the polynomial that processors compute
 	message              wire.Message
 	fates                []time.Duration
 }
@@ -65,7 +66,7 @@ type Host struct {
 // New returns a world without nodes.
 func New(seed uint64, link simnet.Link) *World {
 	return &World{
-		Now: start, Link: link, seed: seed,
+		Now: start(), crc: crc32.MakeTable(crc32.Castagnoli), Link: link, seed: seed,
 		rand:  rand.New(rand.NewPCG(seed, 0x6b697468)),
 		hosts: make(map[netip.AddrPort]*Host),
 	}
@@ -226,7 +227,7 @@ func (h *Host) schedule() {
 // Run goes on for d of simulated time.
 func (w *World) Run(d time.Duration) {
 	end := w.Now.Add(d)
-	for len(w.queue) > 0 && w.queue[0].at <= end.Sub(start) {
+	for len(w.queue) > 0 && w.queue[0].at <= end.Sub(start()) {
 		w.step()
 	}
 	w.Now = end
@@ -236,7 +237,7 @@ func (w *World) Run(d time.Duration) {
 func (w *World) RunUntil(d time.Duration, done func() bool) bool {
 	end := w.Now.Add(d)
 	for !done() {
-		if len(w.queue) == 0 || w.queue[0].at > end.Sub(start) {
+		if len(w.queue) == 0 || w.queue[0].at > end.Sub(start()) {
 			w.Now = end
 			return done()
 		}
@@ -278,19 +279,16 @@ func (w *World) run(e *event) {
 	})
 }
 
-// castagnoli is the polynomial that processors compute.
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
-
 // note adds a delivered packet to the digest.
 func (w *World) note(e *event) {
 	var head [26]byte
-	binary.BigEndian.PutUint64(head[:], uint64(w.Now.Sub(start)))
+	binary.BigEndian.PutUint64(head[:], uint64(w.Now.Sub(start())))
 	ip := e.to.Addr().As16()
 	copy(head[8:], ip[:])
 	binary.BigEndian.PutUint16(head[24:], e.to.Port())
 	const prime = 0x9e3779b97f4a7c15
-	w.digest = bits.RotateLeft64((w.digest^uint64(crc32.Checksum(head[:], castagnoli)))*prime, 29)
-	w.digest = bits.RotateLeft64((w.digest^uint64(crc32.Checksum(e.packet, castagnoli)))*prime, 29)
+	w.digest = bits.RotateLeft64((w.digest^uint64(crc32.Checksum(head[:], w.crc)))*prime, 29)
+	w.digest = bits.RotateLeft64((w.digest^uint64(crc32.Checksum(e.packet, w.crc)))*prime, 29)
 }
 
 // An event is a packet that arrives, or a tick of a host.
@@ -315,7 +313,7 @@ func (w *World) event(at time.Time) *event {
 
 func (w *World) push(e *event) {
 	w.seq++
-	w.queue.push(entry{e.at.Sub(start), w.seq, e})
+	w.queue.push(entry{e.at.Sub(start()), w.seq, e})
 }
 
 // A queue is a heap of events, the earliest first and, among equals, in the order

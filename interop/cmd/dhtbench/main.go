@@ -34,7 +34,7 @@ const usage = `usage: dhtbench raw|lookup|delay|loss|durability|mixed|idle [flag
 `
 
 type options struct {
-	kinds, clients, kith, kithLimits string
+	kinds, clients, kith string
 
 	nodes, rounds, count, size, window, cores, sockets int
 
@@ -90,8 +90,7 @@ func parse(command string, args []string) (options, error) {
 	}
 	f.StringVar(&o.kinds, "kind", "dhtnode", "kinds of node, in turn, comma-separated: dhtnode, kith")
 	f.StringVar(&o.clients, "client", "python", "kinds of client, comma-separated: "+strings.Join(clientNames(), ", "))
-	f.StringVar(&o.kith, "kith", "kith", "the kith executable")
-	f.StringVar(&o.kithLimits, "kith-no-limits", "", "arguments that switch off request limits of kith serve dht")
+	f.StringVar(&o.kith, "kith", "bin/kith", "the kith executable, as make build makes it")
 	f.IntVar(&o.nodes, "nodes", 16, "nodes in a network (mixed: of each kind)")
 	f.IntVar(&o.rounds, "rounds", 1, "repetitions with fresh nodes")
 	f.IntVar(&o.count, "count", 0, "operations in a phase (0: fitting the benchmark)")
@@ -129,7 +128,7 @@ func (o options) nodeKinds() ([]lab.NodeKind, error) {
 			}
 			kinds = append(kinds, lab.Dhtnode{})
 		case "kith":
-			kinds = append(kinds, lab.Kith{Binary: o.kith, NoLimits: strings.Fields(o.kithLimits)})
+			kinds = append(kinds, lab.Kith{Binary: o.kith})
 		default:
 			return nil, fmt.Errorf("unknown kind of node %q", name)
 		}
