@@ -111,7 +111,7 @@ func TestNetworkChange(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				l := cluster(t, 20, simnet.Link{})
+				l := cluster(t, 12, simnet.Link{})
 				defer l.stop()
 				h := l.world.NewHost("mobile", addr("60.0.0.1"))
 				mobile := l.start(h, Config{Bootstrap: []string{boot}})

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/kith-im/kith/dht/wire"
+	"github.com/kith-im/kith/internal/msgpack"
 	"github.com/kith-im/kith/internal/netx/simnet"
 )
 
@@ -222,6 +223,28 @@ func TestManyNodes(t *testing.T) {
 		}
 		if holders < 20*7 || holders > 20*16 {
 			t.Errorf("20 values are stored %d times, want 8 to 13 times each", holders)
+		}
+	})
+}
+
+// A packet larger than usual is lost once; then there is room for its repetition.
+func TestLargePackets(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := cluster(t, 3, simnet.Link{})
+		defer l.stop()
+		send := l.sender("60.0.0.1")
+		packet := (&wire.Envelope{Self: NodeID(KeyOf("sender"))}).AppendRequest(nil, 7, &wire.Request{
+			Method: wire.Put, Key: KeyOf("large"), Values: []wire.Packed{wire.Pack(&Value{ID: 1, Data: make([]byte, 500)})},
+		})
+		packet = append(packet[:1:1], packet[1:]...)
+		packet[0]++ // one more pair in the map, which nobody knows
+		packet = msgpack.AppendBin(msgpack.AppendString(packet, "padding"), make([]byte, 50_000))
+		for i, want := range []uint64{0, 1, 2} {
+			send(packet)
+			time.Sleep(time.Second)
+			if got := l.nodes[0].Stats().Requests[wire.Put]; got != want {
+				t.Errorf("sent %d times, read %d times", i+1, got)
+			}
 		}
 	})
 }

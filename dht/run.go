@@ -131,6 +131,7 @@ type worker struct {
 const (
 	busyBatch = 16   // packets waiting, when another worker is to help
 	idleReads = 1024 // single packets in a row, after which a helper goes
+	calmReads = 16   // small batches in a row, after which there is room for half as many
 )
 
 // work reads packets until the node is closed.
@@ -143,7 +144,7 @@ func (n *Node) work(w *worker) error {
 	} else {
 		v6 = &socket{conn: w.conn}
 	}
-	failures, singles := 0, 0
+	failures, singles, small := 0, 0, 0
 	for {
 		got, err := w.conn.ReadBatch(w.in)
 		if err != nil {
@@ -167,6 +168,13 @@ func (n *Node) work(w *worker) error {
 		}
 		if got == len(w.in) && got < maxBatch {
 			w.grow(2 * got) // there may be more waiting
+		}
+		if small++; got > len(w.in)/4 {
+			small = 0
+		}
+		if small >= calmReads && len(w.in) > 1 {
+			small = 0
+			w.in = slices.Clone(w.in[:len(w.in)/2]) // the rest is free again
 		}
 		if singles++; got > 1 {
 			singles = 0
@@ -312,6 +320,7 @@ func (n *Node) failed(lost []netip.AddrPort) {
 func (n *Node) keepTime(ctx context.Context, g *errgroup.Group) error {
 	defer n.clock.Stop()
 	var out kad.Outbox
+	var rejoin time.Time
 	for {
 		select {
 		case <-n.clock.C:
@@ -323,10 +332,14 @@ func (n *Node) keepTime(ctx context.Context, g *errgroup.Group) error {
 		n.mu.Lock()
 		n.wake = n.core.Tick(now, &out)
 		n.clock.Reset(max(min(n.wake.Sub(now), idleLook), 0))
-		join := len(n.cfg.Bootstrap) > 0 && n.core.WantsBootstrap(now)
+		join := n.core.WantsBootstrap(now)
+		if join = join || now.After(rejoin); join {
+			// Give or take a half, so that nodes do not act together.
+			rejoin = now.Add(rejoinEvery/2 + time.Duration(n.rand.Int64N(int64(rejoinEvery))))
+		}
 		n.mu.Unlock()
 		n.send(&out, n.v4, n.v6)
-		if join {
+		if join && len(n.cfg.Bootstrap) > 0 {
 			g.Go(func() error {
 				if err := n.Bootstrap(ctx, n.cfg.Bootstrap...); err != nil && ctx.Err() == nil {
 					n.cfg.Log.Warn("bootstrap nodes cannot be found", "error", err)

@@ -299,7 +299,7 @@ func TestDecryptionIsPaced(t *testing.T) {
 			}
 			return list
 		}
-		const count = 1000
+		const count = 700
 		events := junk(count)
 		letter := sealed(t, 1, 0, Value{Data: []byte("letter")})
 		events = append(events, Event{Value: letter})

@@ -1,3 +1,5 @@
+//lint:file-ignore SA1019 the wire format of OpenDHT is PKCS #1 v1.5
+
 package identity
 
 import (

@@ -43,7 +43,7 @@ func TestMain(m *testing.M) {
 }
 
 // patience bounds a test, on a machine that does much else.
-const patience = 100 * time.Second
+const patience = 140 * time.Second
 
 var loopback = netip.AddrFrom4([4]byte{127, 0, 0, 1})
 

@@ -5,6 +5,7 @@ package interop
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -53,8 +54,11 @@ func TestFlood(t *testing.T) {
 func TestOldTokens(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 7162, "python3-opendht")
-	node, stop := w.startKith(dht.Config{})
-	py := w.py(addrOf(node))
+	// An address that no other test takes while the node is down: none of the
+	// ports that the system hands out.
+	addr := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 71, 62}), 7162)
+	node, stop := w.startKith(dht.Config{Addrs: []netip.AddrPort{addr}})
+	py := w.py(addr)
 	w.pyPut(py, "k", []byte("before"), 1, "")
 	events, cancel, err := py.Listen(w.ctx, "k")
 	w.must(err)

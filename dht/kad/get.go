@@ -255,10 +255,9 @@ func (o getter) late(*request) {
 	o.t.s.step()
 }
 
-func (o getter) failed(r *request, code int) {
+func (o getter) failed(r *request, _ int) {
 	o.t.gone(r)
-	if code != 0 {
-		o.t.state[o.cd] = answered // it lives, but does not understand
-	}
+	// It does not understand, or is silent. If it is back soon it was asked enough.
+	o.t.state[o.cd] = answered
 	o.t.s.step()
 }

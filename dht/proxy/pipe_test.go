@@ -162,8 +162,14 @@ func TestPushListenKeptForDays(t *testing.T) {
 			t.Errorf("event %q", got)
 		}
 		for _, data := range []map[string]string{
-			nil, {"key": ""}, {"key": key.String(), "to": "other"}, {"key": key.String(), "s": "earlier"}, {"key": "other"},
-			{"timeout": ""}, {"timeout": key.String(), "vid": "x"}, {"timeout": key.String(), "vid": "5"},
+			nil,
+			{"key": ""},
+			{"key": key.String(), "to": "other"},
+			{"key": key.String(), "s": "earlier"},
+			{"key": "other"},
+			{"timeout": ""},
+			{"timeout": key.String(), "vid": "x"},
+			{"timeout": key.String(), "vid": "5"},
 		} {
 			if c.PushReceived(data) {
 				t.Errorf("push %v is taken", data)

@@ -194,7 +194,7 @@ func nestedDeeply(b []byte) bool {
 func FuzzAppend(f *testing.F) {
 	f.Add(uint64(0), int64(-1), 1.5, "text", []byte("bytes"))
 	f.Add(uint64(200), int64(-33), math.Inf(1), "", []byte(nil))
-	f.Add(uint64(70000), int64(math.MinInt64), -0.0, string(make([]byte, 300)), make([]byte, 70000))
+	f.Add(uint64(70000), int64(math.MinInt64), math.Copysign(0, -1), string(make([]byte, 300)), make([]byte, 70000))
 	f.Fuzz(func(t *testing.T, u uint64, i int64, fl float64, s string, data []byte) {
 		b := AppendFloat(AppendInt(AppendUint(nil, u), i), fl)
 		b = AppendBin(AppendString(b, s), data)
