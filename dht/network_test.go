@@ -140,6 +140,25 @@ func TestNetworkChange(t *testing.T) {
 	}
 }
 
+// Values that were put while a listener was away are heard when it is back.
+func TestMissedWhileDown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := cluster(t, 20, simnet.Link{})
+		defer l.stop()
+		h := l.world.NewHost("mobile", addr("60.0.0.1"))
+		mobile := l.start(h, Config{Bootstrap: []string{boot}})
+		l.connect(mobile)
+		events := l.listen(mobile, KeyOf("heard"))
+		time.Sleep(time.Minute)
+		h.SetUp(false)
+		time.Sleep(20 * time.Second)
+		l.put(l.nodes[4], KeyOf("heard"), "missed")
+		time.Sleep(10 * time.Second)
+		h.SetUp(true)
+		l.hears(events, "missed", 30*time.Second)
+	})
+}
+
 // Both halves of a parted network go on, and are one again after it heals.
 func TestPartition(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -165,6 +184,24 @@ func TestPartition(t *testing.T) {
 		l.want(l.nodes[22], KeyOf("whole"), "whole")
 		l.put(l.nodes[3], KeyOf("across"), "across")
 		l.hears(events, "across", 5*time.Second)
+	})
+}
+
+// So are the halves of a network that was parted for so long that each has forgotten
+// the other.
+func TestLongPartition(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := cluster(t, 24, simnet.Link{})
+		defer l.stop()
+		l.world.Partition(l.hosts[:12], l.hosts[12:])
+		time.Sleep(2 * time.Hour)
+		l.world.Heal()
+		time.Sleep(2 * time.Hour)
+		for i := range 12 {
+			key := KeyOf(fmt.Sprint("whole ", i))
+			l.put(l.nodes[i], key, "whole")
+			l.want(l.nodes[12+i], key, "whole")
+		}
 	})
 }
 

@@ -146,6 +146,21 @@ func TestPublishAgain(t *testing.T) {
 	})
 }
 
+// A put ends with its life, also where one address family leads nowhere.
+func TestPutEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := cluster(t, 8, simnet.Link{})
+		defer l.stop()
+		l.put(l.nodes[2], KeyOf("ends"), "ends")
+		time.Sleep(11 * time.Minute)
+		for i, n := range l.nodes {
+			if info, _ := n.Info(t.Context()); info.Storage.Values != 0 {
+				t.Errorf("node %d keeps it", i)
+			}
+		}
+	})
+}
+
 func TestAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLab(t, simnet.Link{})

@@ -94,7 +94,7 @@ func sealed(t *testing.T, from, to int, v Value) *Value {
 
 func TestSignedEdits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := cluster(t, 8, simnet.Link{})
+		l := cluster(t, 12, simnet.Link{})
 		defer l.stop()
 		time.Sleep(2 * time.Minute) // until all know all, and so the same nodes have the value
 		alice, bob := NewSecure(l.nodes[2], identitytest.Identity(0)), NewSecure(l.nodes[3], identitytest.Identity(1))

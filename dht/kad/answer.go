@@ -363,9 +363,7 @@ func (c *Core) judgeAndKeep(key wire.Key, v *wire.Value, created time.Time, from
 		return wire.OverQuota
 	}
 	sh = c.store.shelves[key]
-	if len(sh.replicas) == 0 {
-		c.assumeReplicas(key, sh)
-	}
+	c.assumeReplicas(key, sh)
 	c.pushValue(key, sh, s)
 	return wire.Stored
 }

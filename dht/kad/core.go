@@ -155,7 +155,6 @@ type family struct {
 	ours      addressVotes
 	apart     time.Time // when we were not connected last
 	nearLost  time.Time // when a neighbour was lost last
-	nearMoved time.Time // when a node was lost, or came, that stores near what we store
 	home      time.Time // when we looked for our own id last
 	homes     int       // how often, since we joined
 	spared    time.Time // when we looked for nodes elsewhere last

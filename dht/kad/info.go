@@ -113,10 +113,8 @@ func (c *Core) Import(now time.Time, e Entry, out *Outbox) bool {
 	if !c.store.put(c.now, e.Key, s) {
 		return false
 	}
-	if sh := c.store.shelves[e.Key]; sh.check.pos == 0 {
-		// Whoever else holds it may be gone: compare with the network soon.
-		sh.checked = c.now
-		c.after(&sh.check, c.jitter(replicateEvery, 0.5), func() { c.replicate(e.Key, sh) })
-	}
+	sh := c.store.shelves[e.Key]
+	sh.owing = true // whoever else held it may be gone: compare with the network soon
+	c.watchShelf(e.Key, sh)
 	return true
 }

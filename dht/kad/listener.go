@@ -19,6 +19,7 @@ type listener struct {
 	addr   netip.AddrPort
 	socket uint32
 	legacy bool
+	missed bool // it did not confirm what was pushed
 	query  wire.Query
 	until  time.Time
 	pos    int // in listeners.all
@@ -99,7 +100,8 @@ func (c *Core) handleListen(from netip.AddrPort, m *wire.Message) {
 		c.watch.add(l)
 	}
 	l.query, l.until = m.Query, c.now.Add(listenLife)
-	if isNew {
+	if isNew || l.missed {
+		l.missed = false
 		// The reference tells what there is before it confirms.
 		if values := c.matching(m.Key, m.Query); len(values) > 0 {
 			c.pushTo(l, values)
@@ -187,8 +189,9 @@ func (p pushed) replied(*request, *wire.Message) {}
 func (p pushed) late(*request)                   {}
 
 // failed shortens the life of a listener that does not answer: its next renewal
-// comes soon when it lives.
+// comes soon when it lives, and brings it what it missed.
 func (p pushed) failed(*request, int) {
+	p.l.missed = true
 	if soon := p.c.now.Add(listenLife / 2); p.l.until.After(soon) {
 		p.l.until = soon
 	}

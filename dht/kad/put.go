@@ -180,8 +180,8 @@ func (t *putTask) step(s *search) bool {
 			t.state[cd] = h
 		}
 		switch h.state {
-		case held:
-			copies++
+		case held, refused:
+			copies++ // who refuses has another value with the id: do not go round it
 		case unsent, stale:
 			copies++
 			open = true
@@ -220,8 +220,10 @@ func (t *putTask) step(s *search) bool {
 			t.stop()
 			return true
 		}
-		t.s.schedule()
-		t.next()
+		if t.p.permanent {
+			t.s.schedule()
+			t.next()
+		}
 	}
 	return !t.p.permanent
 }

@@ -9,146 +9,219 @@ import (
 
 // Values outlive the nodes that store them: when one of the k nodes nearest to a
 // key is gone, or a nearer one has come, those that hold the values hand them on.
+//
+// Whoever stores a value takes it that those who should hold it do, until one of
+// them comes or goes. Then a holder asks the nearest: when two of them hold the
+// values, they look after the rest, else it asks all, and gives to each what it
+// lacks. A network that stays as it is costs nothing.
 const (
 	replicateEvery = 60 * time.Second
 	handers        = 2       // of the nearest holders hand on, in case one is about to go
-	handBytes      = 1 << 18 // handed on at a time, or all to one node
+	handBytes      = 1 << 18 // handed on to one node at a time
 )
 
-// assumeReplicas notes who else was probably given the values of a key.
-func (c *Core) assumeReplicas(key wire.Key, sh *shelf) {
-	sh.replicas = c.keepers(key)
-	sh.checked = c.now
-	c.after(&sh.check, c.jitter(replicateEvery, 0.5), func() { c.replicate(key, sh) })
+// A replica is a node that is taken to hold the values of a key, or known to.
+type replica struct {
+	id    wire.NodeID
+	known bool
 }
 
-// keepers returns the ids of those of the k nodes nearest to key, with us, that
-// are not us.
-func (c *Core) keepers(key wire.Key) []wire.NodeID {
-	var ids []wire.NodeID
-	for f := range c.families {
-		for _, n := range c.keepersIn(f, key) {
-			if !slices.Contains(ids, n.id) {
-				ids = append(ids, n.id)
-			}
+// replica returns what is noted of a node, or nil.
+func (s *shelf) replica(id wire.NodeID) *replica {
+	for i := range s.replicas {
+		if s.replicas[i].id == id {
+			return &s.replicas[i]
 		}
 	}
-	return ids
+	return nil
 }
 
-// keepersIn returns the nodes that should hold the values of key in one family, or
-// none when we should not.
-func (c *Core) keepersIn(f *family, key wire.Key) []*node {
+// holds notes that a node holds all values.
+func (s *shelf) holds(id wire.NodeID) {
+	if r := s.replica(id); r != nil {
+		r.known = true
+		return
+	}
+	s.replicas = append(s.replicas, replica{id, true})
+}
+
+// assumeReplicas notes that a value was put here, and so to those near us as well.
+func (c *Core) assumeReplicas(key wire.Key, sh *shelf) {
+	sh.replicas = sh.replicas[:0]
+	for f := range c.families {
+		for _, n := range c.keepers(f, key) {
+			sh.replicas = append(sh.replicas, replica{id: n.id})
+		}
+	}
+	c.watchShelf(key, sh)
+}
+
+// watchShelf begins to compare a shelf with the network, now and then.
+func (c *Core) watchShelf(key wire.Key, sh *shelf) {
+	if sh.check.pos == 0 {
+		c.after(&sh.check, c.jitter(replicateEvery, 0.5), func() { c.replicate(key, sh) })
+	}
+}
+
+// keepers returns the nodes that should hold the values of key in one family,
+// besides us when we should too, nearest first.
+func (c *Core) keepers(f *family, key wire.Key) []*node {
 	var room [5 * k]*node
 	list := f.table.closest(room[:0], key, k, func(n *node) bool { return !n.expired })
-	if len(list) == k {
-		if key.Closer(list[k-1].id, c.cfg.Self) {
-			return nil
-		}
+	if len(list) == k && key.Closer(c.cfg.Self, list[k-1].id) {
 		list = list[:k-1]
 	}
 	return slices.Clone(list)
 }
 
-// replicate hands the values of a key on to those who should have them and do not.
+// replicate compares those who hold the values of a key with those who should.
 func (c *Core) replicate(key wire.Key, sh *shelf) {
 	if len(sh.values) == 0 || c.store.shelves[key] != sh {
 		sh.replicas = nil
 		return
 	}
-	since := sh.checked
-	sh.checked = c.now
 	c.after(&sh.check, c.jitter(replicateEvery, 0.3), func() { c.replicate(key, sh) })
-	again := sh.owing
-	sh.owing = false
+	if !slices.ContainsFunc(sh.values, c.handed) {
+		return // all our own, which look after themselves
+	}
 	for f := range c.families {
+		keepers := c.keepers(f, key)
 		if c.churning(f) {
-			c.pingKeepers(f, key)
+			for _, n := range keepers {
+				if c.now.Sub(n.replied) > churnPing {
+					c.ping(f, n)
+				}
+			}
 		}
-		if again || !f.nearMoved.Before(since) {
+		if c.stirred(f, sh, keepers) {
 			c.handOn(f, key, sh)
 		}
 	}
-	if now := c.keepers(key); len(now) > 0 {
-		sh.replicas = slices.DeleteFunc(sh.replicas, func(id wire.NodeID) bool { return !slices.Contains(now, id) })
-	}
-}
-
-// pingKeepers asks the nodes that should hold the values of a key whether they
-// live, when they were silent for long.
-func (c *Core) pingKeepers(f *family, key wire.Key) {
-	for _, n := range c.keepersIn(f, key) {
-		if c.now.Sub(n.replied) > churnPing {
-			c.ping(f, n)
+	all := make([]wire.NodeID, 0, 2*k)
+	for f := range c.families {
+		for _, n := range c.keepers(f, key) {
+			all = append(all, n.id)
 		}
 	}
+	sh.replicas = slices.DeleteFunc(sh.replicas, func(r replica) bool { return !slices.Contains(all, r.id) })
 }
 
-// handOn hands the values of a key on in one family. A node counts as a replica
-// only once it was given the values by us, or when we came to have them: what
-// others should have handed to it they may have failed to.
+// handed tells whether a value is worth handing on: it is not one of ours, and
+// lives for a while yet.
+func (c *Core) handed(s *stored) bool {
+	return s.from.IsValid() && s.expires.Sub(c.now) > 10*time.Second
+}
+
+// stirred tells whether a node came, or was lost, among those who should hold the
+// values of a shelf.
+func (c *Core) stirred(f *family, sh *shelf, keepers []*node) bool {
+	if sh.owing {
+		sh.owing = false
+		return true
+	}
+	for _, n := range keepers {
+		if sh.replica(n.id) == nil {
+			return true
+		}
+	}
+	for _, r := range sh.replicas {
+		if n := f.table.get(r.id); n != nil && n.expired {
+			return true
+		}
+	}
+	return false
+}
+
+// handOn asks those who should hold the values of a key whether they do, nearest
+// first, and hands them on to those who do not. It goes on when it has the answers.
 func (c *Core) handOn(f *family, key wire.Key, sh *shelf) {
-	before := 0 // holders that are nearer to the key than we are
-	var to []*node
-	for _, n := range c.keepersIn(f, key) {
-		if !slices.Contains(sh.replicas, n.id) {
-			to = append(to, n)
-		} else if key.Closer(n.id, c.cfg.Self) {
-			before++
-		}
-	}
-	if before >= handers {
+	if sh.asking > 0 || len(sh.values) == 0 || c.store.shelves[key] != sh {
 		return
 	}
-	bytes := 0
-	for _, n := range to {
-		if bytes > handBytes {
-			sh.owing = true
-			return
-		}
-		sh.replicas = append(sh.replicas, n.id)
-		for _, s := range sh.values {
-			if !s.from.IsValid() || s.expires.Sub(c.now) < 10*time.Second {
-				continue // our own puts look after themselves
+	before := 0 // nodes nearer to the key than we are that hold the values
+	var nearer, farther []*node
+	for _, n := range c.keepers(f, key) {
+		r := sh.replica(n.id)
+		switch known, near := r != nil && r.known, key.Closer(n.id, c.cfg.Self); {
+		case known && near:
+			if before++; before == handers {
+				return // they look after the others
 			}
-			bytes += len(s.Bytes)
-			c.hand(f, n, s)
+		case near:
+			nearer = append(nearer, n)
+		case !known:
+			farther = append(farther, n)
+		}
+	}
+	ask := nearer[:min(len(nearer), handers-before)]
+	if len(ask) == 0 {
+		ask = farther
+	}
+	for _, n := range ask {
+		q := wire.Query{Select: []wire.Field{wire.FieldID, wire.FieldSeq}}
+		if c.ask(f, n, wire.Request{Method: wire.Get, Key: key, Query: q}, inventory{c, f, n, key, sh}) != nil {
+			sh.asking++
 		}
 	}
 }
 
-// hand gives one value to one node.
-func (c *Core) hand(f *family, n *node, s *stored) {
-	if !n.hasToken(c.now) {
-		c.ask(f, n, wire.Request{Method: wire.Find, Key: s.key}, hander{c, n, s})
-		return
+// inventory is the owner of a request that asks a node which values of a key it
+// holds.
+type inventory struct {
+	c   *Core
+	f   *family
+	n   *node
+	key wire.Key
+	sh  *shelf
+}
+
+func (o inventory) replied(_ *request, m *wire.Message) {
+	o.sh.asking--
+	o.sh.holds(o.n.id) // it does once it has what follows
+	bytes := 0
+	for _, s := range o.sh.values {
+		if !o.c.handed(s) || holdsRow(m, s.Value) {
+			continue
+		}
+		if bytes += len(s.Bytes); bytes > handBytes && bytes > len(s.Bytes) || !o.n.hasToken(o.c.now) {
+			o.forget() // the rest another time
+			break
+		}
+		o.c.stats.Replicated++
+		o.c.ask(o.f, o.n, wire.Request{
+			Method: wire.Put, Key: o.key, Values: []wire.Packed{s.Packed}, Created: s.created.Unix(), Token: o.n.token,
+		}, handover{o})
 	}
-	c.stats.Replicated++
-	c.ask(f, n, wire.Request{
-		Method: wire.Put, Key: s.key, Values: []wire.Packed{s.Packed}, Created: s.created.Unix(), Token: n.token,
-	}, hander{c, n, s})
+	o.c.handOn(o.f, o.key, o.sh)
 }
 
-// hander is the owner of requests that hand a value on: of the put, and before it
-// of a find that fetches a token.
-type hander struct {
-	c *Core
-	n *node
-	s *stored
+// holdsRow tells whether an answer names a value, in our version or a later one.
+func holdsRow(m *wire.Message, v *wire.Value) bool {
+	return slices.ContainsFunc(m.Rows, func(r wire.Row) bool { return r.ID == v.ID && r.Seq >= v.Seq }) ||
+		slices.ContainsFunc(m.Values, func(have *wire.Value) bool { return have.ID == v.ID && have.Seq >= v.Seq })
 }
 
-func (h hander) replied(r *request, _ *wire.Message) {
-	if r.body.Method == wire.Find && h.n.hasToken(h.c.now) {
-		h.c.hand(r.f, h.n, h.s)
+func (o inventory) late(*request) {}
+
+func (o inventory) failed(_ *request, code int) {
+	o.sh.asking--
+	if code != 0 {
+		o.sh.holds(o.n.id) // it lives and will not answer that: let it be
+	} else {
+		o.forget()
 	}
+	o.c.handOn(o.f, o.key, o.sh)
 }
 
-func (h hander) late(*request) {}
-
-// failed lets it be tried again.
-func (h hander) failed(*request, int) {
-	if sh := h.c.store.shelves[h.s.key]; sh != nil {
-		sh.replicas = slices.DeleteFunc(sh.replicas, func(id wire.NodeID) bool { return id == h.n.id })
-		sh.owing = true
-	}
+// forget lets the node be asked again at the next comparison.
+func (o inventory) forget() {
+	o.sh.replicas = slices.DeleteFunc(o.sh.replicas, func(r replica) bool { return r.id == o.n.id })
+	o.sh.owing = true
 }
+
+// handover is the owner of a put that hands a value on.
+type handover struct{ inventory }
+
+func (h handover) replied(*request, *wire.Message) {}
+
+func (h handover) failed(*request, int) { h.forget() }

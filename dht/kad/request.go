@@ -250,15 +250,8 @@ func (c *Core) learn(f *family, n *node) {
 // moved notes that a node came, came back, or was lost.
 func (c *Core) moved(f *family, n *node, lost bool) {
 	f.table.size = 0
-	if !n.indexed {
-		return
-	}
-	near := wire.CommonBits(n.id, c.cfg.Self) - f.table.depth()
-	if near >= 0 && lost {
+	if n.indexed && lost && wire.CommonBits(n.id, c.cfg.Self) >= f.table.depth() {
 		f.nearLost = c.now
-	}
-	if near >= -2 { // what we store lies near us, but not next to us
-		f.nearMoved = c.now
 	}
 }
 

@@ -352,6 +352,7 @@ func (s *search) apart(n *node, target wire.Key) bool {
 
 // scout asks n, or the known node nearest to target, for nodes near target.
 func (s *search) scout(target wire.Key, n *node, o scout) {
+	o.waived = new(bool)
 	if n == nil {
 		var room [1 + 4*k]*node
 		list := s.f.table.closest(room[:0], target, 1, func(n *node) bool { return s.apart(n, target) })
@@ -373,10 +374,19 @@ type scout struct {
 	n     *node
 	steps int // that led nearer
 	dead  int // nodes that did not answer
+
+	waived *bool // nobody waits for it: it is late
+}
+
+// finished tells the search that one request less is in flight.
+func (o scout) finished() {
+	if !*o.waived {
+		o.s.exploring--
+	}
 }
 
 func (o scout) replied(r *request, m *wire.Message) {
-	o.s.exploring--
+	o.finished()
 	target, next := r.body.Key, o.n
 	o.s.hear(r.addr.Addr(), m, func(n *node) {
 		if o.s.apart(n, target) && target.Closer(n.id, next.id) {
@@ -391,10 +401,14 @@ func (o scout) replied(r *request, m *wire.Message) {
 	o.s.step()
 }
 
-func (o scout) late(*request) {}
+func (o scout) late(*request) {
+	o.finished()
+	*o.waived = true
+	o.s.step()
+}
 
 func (o scout) failed(r *request, _ int) {
-	o.s.exploring--
+	o.finished()
 	if o.dead < scoutSteps {
 		o.dead++
 		o.s.scout(r.body.Key, nil, o)

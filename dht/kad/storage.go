@@ -31,9 +31,9 @@ type shelf struct {
 	values    []*stored
 	bytes     int64
 	listeners []*listener
-	replicas  []wire.NodeID // nodes that are taken to hold these values too
-	owing     bool          // some who should hold them were left for later
-	checked   time.Time     // when replicas was last compared with the network
+	replicas  []replica // nodes that are taken to hold these values too
+	owing     bool      // some who should hold them were left for later
+	asking    int       // nodes that are being asked what they hold
 	check     timer
 }
 

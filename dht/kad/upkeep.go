@@ -277,7 +277,7 @@ type bootPing struct {
 	f *family
 }
 
-func (b bootPing) replied(*request, *wire.Message) {
+func (b bootPing) replied(r *request, _ *wire.Message) {
 	b.f.bootstrap.out--
 	// Ask for the neighbourhood at once: the first node known is the way in.
 	c := b.c
@@ -285,6 +285,8 @@ func (b bootPing) replied(*request, *wire.Message) {
 		b.f.homes++
 		b.f.home = c.now
 	}
+	// It may know a part of the network that the others do not, and not be near.
+	c.ask(b.f, r.node, wire.Request{Method: wire.Find, Key: wire.Key(c.cfg.Self), Want: b.f.which}, explorer{c})
 	s := c.homeSearch(b.f)
 	s.run(&lookup{begun: c.now})
 }
