@@ -153,11 +153,12 @@ type family struct {
 	rtt       rtt // of all nodes
 	bootstrap bootstrap
 	ours      addressVotes
-	apart     time.Time // when we were not connected last
-	nearLost  time.Time // when a neighbour was lost last
-	home      time.Time // when we looked for our own id last
-	homes     int       // how often, since we joined
-	spared    time.Time // when we looked for nodes elsewhere last
+	apart     time.Time                    // when we were not connected last
+	nearLost  time.Time                    // when a neighbour was lost last
+	watched   map[netip.AddrPort]time.Time // nodes that push to us, and when they were pinged
+	home      time.Time                    // when we looked for our own id last
+	homes     int                          // how often, since we joined
+	spared    time.Time                    // when we looked for nodes elsewhere last
 }
 
 // New returns a core that knows nobody. Drive it with [Core.Receive] and

@@ -271,11 +271,31 @@ func (t *listenTask) close(cd *candidate) {
 	c.disown(so.r)
 	delete(c.sockets, so.id)
 	delete(t.at, cd)
+	if i := slices.Index(cd.n.pushing, t); i >= 0 {
+		cd.n.pushing = slices.Delete(cd.n.pushing, i, i+1)
+	}
 	for _, hs := range t.l.values {
 		for _, h := range hs {
 			h.at = slices.DeleteFunc(h.at, func(s *socket) bool { return s == so })
 		}
 	}
+}
+
+// nearest returns the two nodes nearest to the key that push to us.
+func (t *listenTask) nearest() []*node {
+	var list []*node
+	for cd, so := range t.at {
+		if so.open {
+			list = append(list, cd.n)
+		}
+	}
+	slices.SortFunc(list, func(a, b *node) int {
+		if t.l.key.Closer(a.id, b.id) {
+			return -1
+		}
+		return 1
+	})
+	return list[:min(len(list), 2)]
 }
 
 func (t *listenTask) stop() {
@@ -305,6 +325,7 @@ func (t *listenTask) listen(cd *candidate, so *socket) {
 		}
 		c.sockets[so.id] = so
 		t.at[cd] = so
+		cd.n.pushing = append(cd.n.pushing, t)
 	}
 	so.due = false
 	so.r = c.ask(t.s.f, cd.n, wire.Request{

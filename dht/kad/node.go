@@ -32,6 +32,8 @@ type node struct {
 	token   []byte
 	tokenAt time.Time
 
+	pushing []*listenTask // listens of ours that it serves
+
 	authErrors int // refusals of our token in a row
 	silent     int // requests in a row that it did not answer
 	rtt        rtt

@@ -150,6 +150,9 @@ func (c *Core) expire(f *family, n *node) {
 	}
 	n.expired = true
 	c.moved(f, n, true)
+	for _, t := range n.pushing { // others are to push instead, soon
+		c.after(&t.s.tm, c.jitter(time.Second, 0.9), t.s.resync)
+	}
 }
 
 // handleReply takes a reply or an error.

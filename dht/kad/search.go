@@ -25,7 +25,7 @@ const (
 
 	// How often the nodes nearest to a key that is listened to or kept alive are
 	// looked for again: often while they change, seldom while they stay.
-	minResync = time.Minute
+	minResync = 20 * time.Second
 	maxResync = 5 * time.Minute
 
 	// region is how many nodes are expected as near to a key as those that count,

@@ -20,7 +20,8 @@ const (
 	homeEvery   = 5 * time.Minute  // between later ones
 	bucketEvery = 15 * time.Minute // between looking for new nodes in one part of the network
 	maxPings    = 16               // at a time
-	natEvery    = 25 * time.Second // of silence, before a NAT may forget a mapping
+	natEvery    = 25 * time.Second // between two pings, before a NAT may forget a mapping
+	serverEvery = time.Minute      // the same without a NAT
 
 	bootstrapFirst = 2 * time.Second
 	bootstrapMax   = 5 * time.Minute
@@ -106,7 +107,7 @@ func (c *Core) upkeepFamily(f *family) {
 	if connected {
 		c.lookAround(f, depth)
 	}
-	c.keepMappings(f)
+	c.watchServers(f)
 }
 
 // churning tells whether the neighbourhood has changed lately.
@@ -211,27 +212,47 @@ func (l *lookup) step(s *search) bool {
 	return !open
 }
 
-// keepMappings pings those who push to us before a NAT between us forgets that we
-// talked.
-func (c *Core) keepMappings(f *family) {
-	if len(c.sockets) == 0 || !c.natted(f) {
-		return
+// watchServers pings the two nearest nodes of each listen of ours, so that we learn
+// when they are gone, and before a NAT between us forgets that we talked. Two will
+// do: what is pushed by one is heard.
+func (c *Core) watchServers(f *family) {
+	every := serverEvery
+	if c.natted(f) {
+		every = natEvery
 	}
-	asked := make(map[netip.AddrPort]bool)
-	var list []*node
-	for _, so := range c.sockets {
-		if c.familyOf(so.addr.Addr()) != f || asked[so.addr] || !so.open {
-			continue
-		}
-		asked[so.addr] = true
-		for cd, s := range so.task.at {
-			if s == so && c.now.Sub(cd.n.replied) > natEvery {
-				list = append(list, cd.n)
+	due := make(map[netip.AddrPort]*node)
+	for _, ls := range c.listens {
+		for _, l := range ls {
+			for _, t := range l.tasks {
+				if t.s.f != f {
+					continue
+				}
+				for _, n := range t.nearest() {
+					if same := f.table.get(n.id); same != nil && same.addr == n.addr {
+						n = same // other searches may know it apart
+					}
+					due[n.addr] = n
+				}
 			}
+		}
+	}
+	for a := range f.watched {
+		if due[a] == nil {
+			delete(f.watched, a)
+		}
+	}
+	var list []*node
+	for a, n := range due {
+		if c.now.Sub(f.watched[a]) >= every {
+			list = append(list, n)
 		}
 	}
 	slices.SortFunc(list, func(a, b *node) int { return a.id.Compare(b.id) })
 	for _, n := range list {
+		if f.watched == nil {
+			f.watched = make(map[netip.AddrPort]time.Time)
+		}
+		f.watched[n.addr] = c.now
 		c.ping(f, n)
 	}
 }
