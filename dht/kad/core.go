@@ -325,8 +325,8 @@ func (c *Core) strike(a netip.AddrPort) {
 	c.banned.set(c.now, a, n+1)
 }
 
-// AllowsPut tells whether a packet holds a token that lets it store values, so
-// that a caller verifies signatures only for those.
+// AllowsPut tells whether a packet holds a token that lets it store values, and its
+// sender may ask for something, so that a caller verifies signatures only for those.
 func (c *Core) AllowsPut(now time.Time, from netip.AddrPort, m *wire.Message) bool {
-	return m.Kind == wire.Ask && m.Method == wire.Put && c.tokens.valid(now, from, m.Token)
+	return m.Kind == wire.Ask && m.Method == wire.Put && !c.limiter.exhausted(now, from.Addr()) && c.tokens.valid(now, from, m.Token)
 }

@@ -26,7 +26,7 @@ func newNotices(ctx context.Context) (wait func(context.Context) bool, stop func
 	}
 	// The deadline wakes the reader; the file is closed by its goroutine.
 	unhook := context.AfterFunc(ctx, func() { f.SetReadDeadline(time.Unix(1, 0)) })
-	n := &notices{file: f, buf: make([]byte, 64<<10)}
+	n := &notices{file: f, buf: make([]byte, 512)} // a notice that is cut is one all the same
 	return n.wait, func() {
 		unhook()
 		f.Close()

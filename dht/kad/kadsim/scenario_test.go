@@ -55,7 +55,7 @@ func TestDeterminism(t *testing.T) {
 // reachable for as long as they live.
 func TestChurn(t *testing.T) {
 	t.Parallel()
-	s := Scenario{Nodes: scaled(200), Seed: 12, Churn: 0.1733, Duration: 21 * time.Minute, Puts: scaled(200), Rounds: 4, Type: wire.TypeTrustRequest}
+	s := Scenario{Nodes: scaled(200), Seed: 11, Churn: 0.1733, Duration: 21 * time.Minute, Puts: scaled(200), Rounds: 4, Type: wire.TypeTrustRequest}
 	rep, err := s.Run(context.Background(), nil)
 	if err != nil {
 		t.Fatal(err)
