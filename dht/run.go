@@ -22,7 +22,7 @@ const (
 	// usualPacket is the room for a packet at first. What nodes send fits in it; one
 	// that does not is lost, but there is room for its repetition.
 	usualPacket = 2 << 10
-	maxBatch    = 64 // datagrams that are read at once
+	maxBatch    = 16 // datagrams that are read at once: more would keep other workers idle
 	saveEvery   = 10 * time.Minute
 	// idleLook is how often the core is looked at when it has nothing to do.
 	idleLook = time.Hour
@@ -129,7 +129,7 @@ type worker struct {
 }
 
 const (
-	busyBatch = 16   // packets waiting, when another worker is to help
+	busyBatch = 8    // packets waiting, when another worker is to help
 	idleReads = 1024 // single packets in a row, after which a helper goes
 	calmReads = 16   // small batches in a row, after which there is room for half as many
 )

@@ -13,6 +13,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -128,7 +129,14 @@ func (o options) nodeKinds() ([]lab.NodeKind, error) {
 			}
 			kinds = append(kinds, lab.Dhtnode{})
 		case "kith":
-			kinds = append(kinds, lab.Kith{Binary: o.kith})
+			path, err := filepath.Abs(o.kith) // nodes run in folders of their own
+			if err != nil {
+				return nil, fmt.Errorf("find the kith executable: %w", err)
+			}
+			if _, err := os.Stat(path); err != nil {
+				return nil, fmt.Errorf("find the kith executable: %w; make build makes it", err)
+			}
+			kinds = append(kinds, lab.Kith{Binary: path})
 		default:
 			return nil, fmt.Errorf("unknown kind of node %q", name)
 		}
