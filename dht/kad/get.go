@@ -3,6 +3,7 @@ package kad
 import (
 	"bytes"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/kith-im/kith/dht/wire"
@@ -35,7 +36,8 @@ type Get struct {
 
 // Get looks for the values under key that match q, whole, or the fields of them
 // that q selects with the others empty. It calls found for each, once,
-// and done at the end: with [ErrNoNodes] when there was nobody to ask. The
+// and done at the end: with [ErrNoNodes] when nobody could be asked, but for a node
+// that is the first of its network. The
 // functions are called within this or later calls of the core and must not call
 // it. What they are given stays valid and must not be changed.
 func (c *Core) Get(now time.Time, key wire.Key, q wire.Query, found func(*wire.Value), done func(error), out *Outbox) *Get {
@@ -134,11 +136,22 @@ func (g *Get) taskEnded(asked bool) {
 		return
 	}
 	g.ended = true
-	if g.asked {
+	if g.asked || g.c.alone() {
 		g.done(nil)
 	} else {
 		g.done(ErrNoNodes)
 	}
+}
+
+// alone tells whether the node is the first of its network: it knows nobody and
+// expects nobody, so what it has is all there is.
+func (c *Core) alone() bool {
+	for f := range c.families {
+		if f.bootstrap.trying() || len(f.table.nodes) > 0 {
+			return false
+		}
+	}
+	return true
 }
 
 type askState uint8
@@ -188,14 +201,29 @@ func (t *getTask) step(s *search) bool {
 			busy++
 		}
 	}
-	if open || s.exploring > 0 || len(counted) < s.width && len(t.requests) > 0 {
+	if open || s.exploring > 0 || len(counted) < s.width && len(t.requests) > 0 || t.g.seenNum == 0 && t.hopes() {
 		return false
+	}
+	if len(counted) >= k {
+		s.f.table.sample(s.key, counted[k-1].n.id)
 	}
 	if t.answers == 0 && s.patience(t.deadline, &t.recheck) {
 		return false
 	}
 	t.end()
 	return true
+}
+
+// hopes tells whether a node among the nearest is only slow: as long as nothing is
+// found, it is waited for until it was asked twice.
+func (t *getTask) hopes() bool {
+	for _, r := range t.requests {
+		cd := r.owner.(getter).cd
+		if r.tries <= 2 && !cd.n.expired && slices.Contains(t.s.nodes[:min(len(t.s.nodes), t.s.width)], cd) {
+			return true
+		}
+	}
+	return false
 }
 
 func (t *getTask) end() {
@@ -214,10 +242,11 @@ func (t *getTask) abandon() {
 }
 
 func (t *getTask) ask(cd *candidate) bool {
+	t.s.meet(cd)
 	body := wire.Request{Method: wire.Get, Key: t.g.key, Query: t.g.query.OnWire(), Want: t.s.want()}
 	r := t.g.c.ask(t.s.f, cd.n, body, getter{t, cd})
 	if r == nil {
-		t.state[cd] = answered // too much is in flight: do without
+		t.state[cd], t.s.again = answered, true // too much is in flight: do without
 		return false
 	}
 	t.state[cd] = asking

@@ -49,6 +49,9 @@ func (n *node) hasToken(now time.Time) bool {
 	return len(n.token) > 0 && now.Sub(n.tokenAt) < tokenFor
 }
 
+// forgetPath forgets what belongs to the way between the node and our address.
+func (n *node) forgetPath() { n.token, n.rtt, n.probing = nil, rtt{}, false }
+
 // Bounds of the time to wait for an answer before asking again.
 const (
 	firstRTO = 400 * time.Millisecond // nothing is known of anybody
@@ -90,7 +93,7 @@ func (r *rtt) timeout(other *rtt) time.Duration {
 // a /24 or a /48. Loopback and private addresses have none, since the nodes of a
 // laboratory or an office may share a block without being one.
 func network(a netip.Addr) (netip.Prefix, bool) {
-	if a.IsLoopback() || a.IsPrivate() || a.IsLinkLocalUnicast() {
+	if local(a) {
 		return netip.Prefix{}, false
 	}
 	bits := 24
@@ -100,6 +103,9 @@ func network(a netip.Addr) (netip.Prefix, bool) {
 	p, err := a.Prefix(bits)
 	return p, err == nil
 }
+
+// local tells whether an address means something only near its host.
+func local(a netip.Addr) bool { return a.IsLoopback() || a.IsPrivate() || a.IsLinkLocalUnicast() }
 
 // source returns what rate limits and quotas count together: an IPv4 address or
 // the first 64 bits of an IPv6 address.

@@ -167,10 +167,17 @@ func (t *putTask) step(s *search) bool {
 	if near || synced {
 		width = s.width
 	}
+	if !synced { // whatever the nearest do with the value, they may know nearer ones
+		for i, cd := range counted {
+			if i < nearSync && cd.found.Before(since) {
+				s.find(cd)
+			}
+		}
+	}
 	busy := s.finding()
 	open := false
 	copies := 0 // there, or under way; who does not keep one makes room for the next
-	for i, cd := range counted {
+	for _, cd := range counted {
 		if copies == s.width {
 			break
 		}
@@ -185,8 +192,7 @@ func (t *putTask) step(s *search) bool {
 		case unsent, stale:
 			copies++
 			open = true
-			ask := cd.found.Before(since) && (i < nearSync || !near)
-			if !cd.n.hasToken(t.p.c.now) || ask && !synced {
+			if !cd.n.hasToken(t.p.c.now) || !near && !synced && cd.found.Before(since) {
 				if busy < width && cd.find == nil {
 					s.find(cd)
 					busy++
@@ -201,13 +207,6 @@ func (t *putTask) step(s *search) bool {
 		}
 	}
 	if open || s.exploring > 0 || !synced && len(counted) > 0 || copies < s.width && t.inFlight() {
-		if !open && !synced {
-			for i, cd := range counted {
-				if i < nearSync && cd.found.Before(since) {
-					s.find(cd)
-				}
-			}
-		}
 		return false
 	}
 	if len(counted) == 0 && !t.told && s.patience(t.deadline, &t.recheck) {
@@ -215,6 +214,9 @@ func (t *putTask) step(s *search) bool {
 	}
 	if !t.told {
 		t.told = true
+		if len(counted) >= k {
+			s.f.table.sample(s.key, counted[k-1].n.id)
+		}
 		t.p.announced()
 		if t.p.ended {
 			t.stop()
@@ -253,7 +255,7 @@ func (t *putTask) next() {
 			}
 		}
 		for cd := range t.state {
-			if cd.n.expired {
+			if !slices.Contains(t.s.nodes, cd) {
 				delete(t.state, cd)
 			}
 		}
@@ -308,7 +310,7 @@ func (t *putTask) request(cd *candidate, h *holding, s holdState, body wire.Requ
 	was := h.state
 	r := t.p.c.ask(t.s.f, cd.n, body, putter{t, cd, h, was == stale || s == verifying && was == held})
 	if r == nil {
-		h.state = missing // too much is in flight: do without
+		h.state, t.s.again = missing, true // too much is in flight: do without
 		return
 	}
 	t.p.asked = true

@@ -23,7 +23,9 @@ const (
 // A replica is a node that is taken to hold the values of a key, or known to.
 type replica struct {
 	id    wire.NodeID
-	known bool
+	known bool // it was asked
+	again bool // it has not got everything: ask again at the next comparison
+	tries int  // comparisons in which it was given something
 }
 
 // replica returns what is noted of a node, or nil.
@@ -42,15 +44,20 @@ func (s *shelf) holds(id wire.NodeID) {
 		r.known = true
 		return
 	}
-	s.replicas = append(s.replicas, replica{id, true})
+	s.replicas = append(s.replicas, replica{id: id, known: true})
 }
 
-// assumeReplicas notes that a value was put here, and so to those near us as well.
+// assumeReplicas notes that a value was put here: the first one to those near us as
+// well, a later one to who knows whom.
 func (c *Core) assumeReplicas(key wire.Key, sh *shelf) {
-	sh.replicas = sh.replicas[:0]
-	for f := range c.families {
-		for _, n := range c.keepers(f, key) {
-			sh.replicas = append(sh.replicas, replica{id: n.id})
+	for i := range sh.replicas {
+		sh.replicas[i].known = false
+	}
+	if len(sh.replicas) == 0 {
+		for f := range c.families {
+			for _, n := range c.keepers(f, key) {
+				sh.replicas = append(sh.replicas, replica{id: n.id})
+			}
 		}
 	}
 	c.watchShelf(key, sh)
@@ -84,6 +91,13 @@ func (c *Core) replicate(key wire.Key, sh *shelf) {
 	if !slices.ContainsFunc(sh.values, c.handed) {
 		return // all our own, which look after themselves
 	}
+	owing := sh.owing
+	sh.owing = false
+	for i, r := range sh.replicas {
+		if r.again {
+			sh.replicas[i].known, sh.replicas[i].again = false, false
+		}
+	}
 	for f := range c.families {
 		keepers := c.keepers(f, key)
 		if c.churning(f) {
@@ -93,7 +107,7 @@ func (c *Core) replicate(key wire.Key, sh *shelf) {
 				}
 			}
 		}
-		if c.stirred(f, sh, keepers) {
+		if owing || c.stirred(f, sh, keepers) {
 			c.handOn(f, key, sh)
 		}
 	}
@@ -115,10 +129,6 @@ func (c *Core) handed(s *stored) bool {
 // stirred tells whether a node came, or was lost, among those who should hold the
 // values of a shelf.
 func (c *Core) stirred(f *family, sh *shelf, keepers []*node) bool {
-	if sh.owing {
-		sh.owing = false
-		return true
-	}
 	for _, n := range keepers {
 		if sh.replica(n.id) == nil {
 			return true
@@ -184,7 +194,7 @@ func (o inventory) replied(_ *request, m *wire.Message) {
 			continue
 		}
 		if bytes += len(s.Bytes); bytes > handBytes && bytes > len(s.Bytes) || !o.n.hasToken(o.c.now) {
-			o.forget() // the rest another time
+			o.again() // the rest another time
 			break
 		}
 		o.c.stats.Replicated++
@@ -208,15 +218,22 @@ func (o inventory) failed(_ *request, code int) {
 	if code != 0 {
 		o.sh.holds(o.n.id) // it lives and will not answer that: let it be
 	} else {
-		o.forget()
+		o.again()
 	}
 	o.c.handOn(o.f, o.key, o.sh)
 }
 
-// forget lets the node be asked again at the next comparison.
-func (o inventory) forget() {
-	o.sh.replicas = slices.DeleteFunc(o.sh.replicas, func(r replica) bool { return r.id == o.n.id })
-	o.sh.owing = true
+// maxTries is in how many comparisons a node is given what it lacks: some say that
+// they store what they do not.
+const maxTries = 3
+
+// again lets the node be asked again at the next comparison, not before.
+func (o inventory) again() {
+	o.sh.holds(o.n.id)
+	if r := o.sh.replica(o.n.id); r.tries < maxTries {
+		r.tries++
+		r.again, o.sh.owing = true, true
+	}
 }
 
 // handover is the owner of a put that hands a value on.
@@ -224,4 +241,4 @@ type handover struct{ inventory }
 
 func (h handover) replied(*request, *wire.Message) {}
 
-func (h handover) failed(*request, int) { h.forget() }
+func (h handover) failed(*request, int) { h.again() }

@@ -57,7 +57,12 @@ func (c *Core) askAddr(f *family, a netip.AddrPort, body wire.Request, owner req
 }
 
 func (c *Core) start(r *request) *request {
-	if len(c.requests) >= maxRequests {
+	limit := maxRequests
+	switch r.owner.(type) {
+	case pushed, *stranger, inventory, handover: // for others: the rest is for our own tasks
+		limit /= 2
+	}
+	if len(c.requests) >= limit {
 		return nil
 	}
 	// Random ids, checked with the address, keep others from answering for a node.
@@ -208,8 +213,8 @@ func (c *Core) answered(f *family, r *request, m *wire.Message) *node {
 	if len(m.Token) > 0 {
 		n.token, n.tokenAt = append(n.token[:0:0], m.Token...), c.now
 	}
-	if m.Addr.IsValid() {
-		f.ours.vote(n.addr.Addr(), m.Addr)
+	if m.Addr.IsValid() && m.Addr.Is4() == n.addr.Addr().Is4() && !martian(netip.AddrPortFrom(m.Addr, 1)) {
+		f.ours.vote(blockOf(n.addr.Addr()), m.Addr)
 	}
 	if !m.ReadOnly && !n.indexed {
 		c.learn(f, n)

@@ -2,7 +2,6 @@ package kad
 
 import (
 	"cmp"
-	"encoding/binary"
 	"math/bits"
 	"net/netip"
 	"slices"
@@ -12,11 +11,13 @@ import (
 )
 
 const (
-	maxCandidates  = 64 // kept by a search
-	seedCandidates = 24 // taken from the routing table at its start
-	nearSync       = 3  // of the nearest nodes have to agree that nobody is nearer
-	narrow         = 4  // requests at once while far from the key
-	maxWidth       = 48 // nodes that a search under suspicion deals with
+	maxCandidates  = 64  // kept by a search
+	maxContacts    = 160 // asked by it, between two resyncs
+	maxAddrs       = 3   // that one node id is tried at
+	seedCandidates = 24  // taken from the routing table at its start
+	nearSync       = 3   // of the nearest nodes have to agree that nobody is nearer
+	narrow         = 4   // requests at once while far from the key
+	maxWidth       = 48  // nodes that a search under suspicion deals with
 	foundFor       = time.Minute
 	idleSearch     = 2 * time.Minute
 	maxIdle        = 1 << 12
@@ -27,23 +28,6 @@ const (
 	// looked for again: often while they change, seldom while they stay.
 	minResync = 20 * time.Second
 	maxResync = 5 * time.Minute
-
-	// region is how many nodes are expected as near to a key as those that count,
-	// at least. Whoever puts many nodes of his own next to a key does not push the
-	// others out of it, since it is not the nodes that are counted.
-	region = 7
-
-	// What tells that nodes were put next to a key on purpose: so many in the
-	// region, or k of them where crowdRegion are expected. About one key in six
-	// looks so by chance, which costs a few requests more.
-	crowd       = 12
-	crowdRegion = 5
-	regionParts = 4 // that the region is explored in then
-
-	// When that is no chance any more, the exploration goes several ways at once,
-	// since one alone may meet others of the crowd's like and end there.
-	crowdSure  = 2.5
-	surelyWays = 5
 )
 
 type searchKey struct {
@@ -64,6 +48,9 @@ type search struct {
 	every time.Duration
 	moved bool // the nearest nodes changed since the last resync
 
+	watched  bool // tm is for a resync
+	contacts int  // nodes asked since the last resync
+
 	crowded   bool // many more nodes lie near the key than can be expected
 	sure      bool // that is no chance: nodes farther away count too
 	exploring int  // requests in flight that look for the others
@@ -78,6 +65,7 @@ type candidate struct {
 	late  bool      // takes longer to answer than it should: others are asked too
 	found time.Time // when it last told us of nodes near the key
 	find  *request  // in flight
+	met   bool      // was asked something since the last resync
 }
 
 func (cd *candidate) usable() bool { return !cd.late && !cd.n.expired }
@@ -105,8 +93,9 @@ func (c *Core) search(f *family, key wire.Key) *search {
 // run adds a task and takes its first step.
 func (s *search) run(t task) {
 	if s.idle() {
+		s.contacts = 0
 		for _, cd := range s.nodes {
-			cd.late = false
+			cd.late, cd.met = false, false
 		}
 	}
 	s.tasks = append(s.tasks, t)
@@ -127,19 +116,21 @@ func (s *search) end(t task) {
 func (s *search) schedule() {
 	for _, t := range s.tasks {
 		if t.lasting() {
-			if s.tm.pos == 0 || s.idle() {
+			if !s.watched || s.tm.pos == 0 {
+				s.watched = true
 				s.c.after(&s.tm, s.c.jitter(s.every, 0.2), s.resync)
 			}
 			return
 		}
 	}
-	if len(s.tasks) == 0 {
+	if s.idle() {
+		s.watched = false
 		wait := idleSearch
 		if len(s.c.searches) > maxIdle {
 			wait = 0
 		}
 		s.c.after(&s.tm, wait, func() {
-			if len(s.tasks) == 0 {
+			if s.idle() {
 				delete(s.c.searches, searchKey{s.key, s.f.which})
 			}
 		})
@@ -157,9 +148,9 @@ func (s *search) resync() {
 	}
 	s.moved = false
 	for _, cd := range s.nodes {
-		cd.found = time.Time{}
-		cd.late = false
+		cd.found, cd.late, cd.met = time.Time{}, false, false
 	}
+	s.contacts = 0
 	s.nodes = slices.DeleteFunc(s.nodes, func(cd *candidate) bool { return cd.n.expired })
 	s.width, s.crowded, s.sure = k, false, false
 	s.seed()
@@ -181,9 +172,11 @@ func (s *search) seed() {
 	}
 }
 
-// place returns where in the search a node id belongs, and whether it is there.
-func (s *search) place(id wire.NodeID) (int, bool) {
-	return slices.BinarySearchFunc(s.nodes, id, func(cd *candidate, id wire.NodeID) int {
+// place returns where in the search a node belongs, and whether it is there. What is
+// said to be one node at several addresses is several candidates, side by side: some
+// may be dead, or lies.
+func (s *search) place(id wire.NodeID, addr netip.AddrPort) (at int, same int, found bool) {
+	at, _ = slices.BinarySearchFunc(s.nodes, id, func(cd *candidate, id wire.NodeID) int {
 		switch {
 		case cd.n.id == id:
 			return 0
@@ -192,28 +185,40 @@ func (s *search) place(id wire.NodeID) (int, bool) {
 		}
 		return 1
 	})
+	for ; at < len(s.nodes) && s.nodes[at].n.id == id; at++ {
+		if s.nodes[at].n.addr == addr {
+			return at, same, true
+		}
+		same++
+	}
+	return at, same, false
 }
 
 // add offers a node to the search.
 func (s *search) add(n *node) {
-	i, ok := s.place(n.id)
-	if ok {
-		// A node may be known under an address that is dead, or that was a lie.
-		if have := s.nodes[i]; have.n != n && have.n.expired && !n.expired {
-			s.nodes[i] = &candidate{n: n}
+	i, same, ok := s.place(n.id, n.addr)
+	switch {
+	case ok && s.nodes[i].n != n && s.nodes[i].n.expired && !n.expired:
+		s.nodes[i] = &candidate{n: n} // it is back
+	case ok || i >= maxCandidates || same >= maxAddrs || s.contacts >= maxContacts:
+	default:
+		if len(s.nodes) >= maxCandidates {
+			s.nodes[len(s.nodes)-1] = nil
+			s.nodes = s.nodes[:len(s.nodes)-1]
 		}
-		return
+		s.nodes = slices.Insert(s.nodes, i, &candidate{n: n})
+		if i < s.width {
+			s.moved = true
+		}
 	}
-	if i >= maxCandidates {
-		return
-	}
-	if len(s.nodes) >= maxCandidates {
-		s.nodes[len(s.nodes)-1] = nil
-		s.nodes = s.nodes[:len(s.nodes)-1]
-	}
-	s.nodes = slices.Insert(s.nodes, i, &candidate{n: n})
-	if i < s.width {
-		s.moved = true
+}
+
+// meet counts the nodes that are asked. Whoever names one nearer node after another
+// is not followed for ever.
+func (s *search) meet(cd *candidate) {
+	if !cd.met {
+		cd.met = true
+		s.contacts++
 	}
 }
 
@@ -221,16 +226,12 @@ func (s *search) add(n *node) {
 // those of the search's own family.
 func (s *search) hear(from netip.Addr, m *wire.Message, each func(*node)) {
 	m.EachNode(func(e wire.Node) {
-		f := s.c.familyOf(e.Addr.Addr())
-		if e.Addr.Addr().IsLoopback() && !from.IsLoopback() && from.Is4() == e.Addr.Addr().Is4() {
-			// It runs on the same host as the one who names it.
-			e.Addr = netip.AddrPortFrom(from, e.Addr.Port())
-		}
-		if f == nil || martian(e.Addr) || e.ID == s.c.cfg.Self || e.ID.IsZero() {
+		f := s.c.hearsay(from, &e)
+		if f == nil {
 			return
 		}
 		if f == s.f {
-			if i, ok := s.place(e.ID); ok && s.nodes[i].n.addr == e.Addr {
+			if i, _, ok := s.place(e.ID, e.Addr); ok {
 				if each != nil {
 					each(s.nodes[i].n)
 				}
@@ -238,7 +239,7 @@ func (s *search) hear(from netip.Addr, m *wire.Message, each func(*node)) {
 			}
 		}
 		n := f.table.get(e.ID)
-		if n == nil || n.addr != e.Addr && n.expired {
+		if n == nil || n.addr != e.Addr {
 			n = &node{id: e.ID, addr: e.Addr}
 		}
 		if f == s.f {
@@ -250,6 +251,22 @@ func (s *search) hear(from netip.Addr, m *wire.Message, each func(*node)) {
 			other.add(n)
 		}
 	})
+}
+
+// hearsay checks what a peer says of a node, and returns the family that the node
+// may belong to, or nil. Nobody out there is to make us send packets into our own
+// network.
+func (c *Core) hearsay(from netip.Addr, e *wire.Node) *family {
+	addr := e.Addr.Addr()
+	if addr.IsLoopback() && !from.IsLoopback() && from.Is4() == addr.Is4() {
+		// It runs on the same host as the one who names it.
+		addr = from
+		e.Addr = netip.AddrPortFrom(addr, e.Addr.Port())
+	}
+	if martian(e.Addr) || e.ID == c.cfg.Self || e.ID.IsZero() || local(addr) && !local(from) {
+		return nil
+	}
+	return c.familyOf(addr)
 }
 
 // counted returns the usable candidates that count: the nearest ones, but few of
@@ -289,133 +306,6 @@ func (s *search) appendCounted(list []*candidate, width int) []*candidate {
 	return list
 }
 
-// widen makes the search deal with all nodes of the region around the key when
-// more than k are known, which may be there to hide the value.
-func (s *search) widen() {
-	if len(s.nodes) < k || len(s.f.table.nodes) < estimateFrom {
-		return // too little is known to suspect anybody
-	}
-	all := float64(s.f.table.estimate())
-	if all*part(s.key, s.nodes[k-1].n.id) > region {
-		return
-	}
-	var room [maxWidth]*candidate
-	counted := s.appendCounted(room[:0], maxWidth)
-	n := 0
-	for n < len(counted) && all*part(s.key, counted[n].n.id) <= region {
-		n++
-	}
-	s.width = max(s.width, n)
-	if s.sure {
-		s.width = max(s.width, min(n+k, maxWidth))
-	}
-	if !s.crowded && (n >= crowd || n >= k && all*part(s.key, counted[k-1].n.id) <= crowdRegion) {
-		s.crowded = true
-		s.c.stats.Widened++
-		ways := 1
-		if n >= crowd || all*part(s.key, counted[k-1].n.id) <= crowdSure {
-			s.sure, ways = true, surelyWays
-			s.width = max(s.width, min(n+k, maxWidth))
-		}
-		s.explore(bits.Len(uint(all/region))-1, ways)
-	}
-}
-
-// part returns which part of all ids is nearer to key than id.
-func part(key wire.Key, id wire.NodeID) float64 {
-	return float64(binary.BigEndian.Uint64(key[:])^binary.BigEndian.Uint64(id[:])) / (1 << 64)
-}
-
-// explore looks for the nodes of each part of the region, which shares the first so
-// many bits with the key. A crowd next to the key would else be all that nodes tell
-// of: their answers name no more than k.
-func (s *search) explore(shared, ways int) {
-	for i := max(shared, 0); i < max(shared, 0)+regionParts; i++ {
-		target := s.key
-		target[i/8] ^= 0x80 >> (i % 8)
-		var room [surelyWays + 4*k]*node
-		for _, n := range s.f.table.closest(room[:0], target, ways, func(n *node) bool { return s.apart(n, target) }) {
-			s.scout(target, n, scout{})
-		}
-	}
-}
-
-// scoutSteps is how many nodes one exploration asks, each nearer to its target than
-// the one before, and how many of them may be dead.
-const scoutSteps = 6
-
-// apart tells whether a node lies on the target's side of the key or farther away,
-// so that it is none of the crowd that may be next to the key.
-func (s *search) apart(n *node, target wire.Key) bool {
-	return !n.expired && wire.CommonBits(n.id, s.key) <= wire.CommonBits(target, s.key)
-}
-
-// scout asks n, or the known node nearest to target, for nodes near target.
-func (s *search) scout(target wire.Key, n *node, o scout) {
-	o.waived = new(bool)
-	if n == nil {
-		var room [1 + 4*k]*node
-		list := s.f.table.closest(room[:0], target, 1, func(n *node) bool { return s.apart(n, target) })
-		if len(list) == 0 {
-			return
-		}
-		n = list[0]
-	}
-	body := wire.Request{Method: wire.Find, Key: target, Want: s.want()}
-	o.s, o.n = s, n
-	if s.c.ask(s.f, n, body, o) != nil {
-		s.exploring++
-	}
-}
-
-// scout is the owner of finds that explore a region.
-type scout struct {
-	s     *search
-	n     *node
-	steps int // that led nearer
-	dead  int // nodes that did not answer
-
-	waived *bool // nobody waits for it: it is late
-}
-
-// finished tells the search that one request less is in flight.
-func (o scout) finished() {
-	if !*o.waived {
-		o.s.exploring--
-	}
-}
-
-func (o scout) replied(r *request, m *wire.Message) {
-	o.finished()
-	target, next := r.body.Key, o.n
-	o.s.hear(r.addr.Addr(), m, func(n *node) {
-		if o.s.apart(n, target) && target.Closer(n.id, next.id) {
-			next = n
-		}
-	})
-	if next != o.n && o.steps < scoutSteps {
-		o.steps++
-		o.s.scout(target, next, o)
-	}
-	o.s.widen()
-	o.s.step()
-}
-
-func (o scout) late(*request) {
-	o.finished()
-	*o.waived = true
-	o.s.step()
-}
-
-func (o scout) failed(r *request, _ int) {
-	o.finished()
-	if o.dead < scoutSteps {
-		o.dead++
-		o.s.scout(r.body.Key, nil, o)
-	}
-	o.s.step()
-}
-
 // near tells whether the search begins where it will probably end: as many nodes
 // as count are known, as near to the key as can be expected.
 func (s *search) near(counted []*candidate) bool {
@@ -448,9 +338,10 @@ func (s *search) find(cd *candidate) {
 	if cd.find != nil {
 		return
 	}
+	s.meet(cd)
 	cd.find = s.c.ask(s.f, cd.n, wire.Request{Method: wire.Find, Key: s.key, Want: s.want()}, finder{s, cd})
 	if cd.find == nil {
-		cd.late = true // too much is in flight: do without
+		cd.late, s.again = true, true // too much is in flight: do without
 	}
 }
 

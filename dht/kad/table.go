@@ -25,11 +25,13 @@ const (
 // A table is the routing table of one address family: nodes that have answered
 // us, sorted by id, so that those nearest to any key lie together.
 type table struct {
-	self    wire.NodeID
-	nodes   []*node
-	bucket  [8*wire.IDSize + 1]uint16
-	network map[netip.Prefix]uint16
-	size    int // what estimate returned, 0 when that may have changed
+	self     wire.NodeID
+	nodes    []*node
+	bucket   [8*wire.IDSize + 1]uint16
+	network  map[netip.Prefix]uint16
+	samples  [16]float64 // sizes of the network that searches told of
+	searched int         // searches that did
+	size     int         // what estimate returned, 0 when that may have changed
 }
 
 func (t *table) find(id wire.NodeID) (int, bool) {
@@ -192,22 +194,48 @@ func (t *table) depth() int {
 	return 0
 }
 
-// estimateFrom is how many of the nodes next to us tell of the size of the network.
+// estimateFrom is how many of the nodes next to us tell of the size of the network,
+// besides the k nearest.
 const estimateFrom = 2 * k
 
-// estimate guesses the number of nodes in the network from how near the nearest
-// ones are.
+// estimate guesses the number of nodes in the network: from how near the nearest
+// nodes were to the keys that were searched for lately, and before that from how
+// near the nearest are to us. A table that knows few nodes but its neighbours must
+// not take them for all there are.
 func (t *table) estimate() int {
 	if t.size > 0 {
+		return t.size
+	}
+	if n := min(t.searched, len(t.samples)); n >= minSamples {
+		list := slices.Clone(t.samples[:n])
+		slices.Sort(list)
+		t.size = max(1, int(list[n/2]))
 		return t.size
 	}
 	var room [estimateFrom + 4*k]*node
 	near := t.closest(room[:0], wire.Key(t.self), estimateFrom, func(n *node) bool { return !n.expired })
 	t.size = len(near) + 1
-	if len(near) == estimateFrom {
-		if p := part(wire.Key(t.self), near[estimateFrom-1].id); p < 1 {
-			t.size = max(t.size, int(min((estimateFrom-1)/p, 1<<40)))
+	for _, from := range [...]int{k, estimateFrom} {
+		if len(near) >= from {
+			t.size = max(t.size, int(density(wire.Key(t.self), near[from-1].id, from)))
 		}
 	}
 	return t.size
+}
+
+// minSamples is how many searches have to tell of the size of the network before
+// they are believed. An attack on a few keys does not move their median.
+const minSamples = 5
+
+// density returns how many nodes a network has in which the n-th nearest to key is
+// the given one.
+func density(key wire.Key, id wire.NodeID, n int) float64 {
+	return min(float64(n-1)/max(part(key, id), 1e-12), 1<<40)
+}
+
+// sample notes how near the k-th nearest node was to a key.
+func (t *table) sample(key wire.Key, id wire.NodeID) {
+	t.samples[t.searched%len(t.samples)] = density(key, id, k)
+	t.searched++
+	t.size = 0
 }

@@ -157,8 +157,8 @@ type explorer struct{ c *Core }
 func (e explorer) replied(r *request, m *wire.Message) {
 	pings := 0
 	m.EachNode(func(n wire.Node) {
-		f := e.c.familyOf(n.Addr.Addr())
-		if f == nil || martian(n.Addr) || n.ID == e.c.cfg.Self || pings >= k || f.table.get(n.ID) != nil || !f.table.wants(e.c.now, n.ID, n.Addr.Addr()) {
+		f := e.c.hearsay(r.addr.Addr(), &n)
+		if f == nil || pings >= k || f.table.get(n.ID) != nil || !f.table.wants(e.c.now, n.ID, n.Addr.Addr()) {
 			return
 		}
 		pings++
@@ -308,8 +308,9 @@ func (b bootPing) replied(r *request, _ *wire.Message) {
 	}
 	// It may know a part of the network that the others do not, and not be near.
 	c.ask(b.f, r.node, wire.Request{Method: wire.Find, Key: wire.Key(c.cfg.Self), Want: b.f.which}, explorer{c})
-	s := c.homeSearch(b.f)
-	s.run(&lookup{begun: c.now})
+	if s := c.homeSearch(b.f); s.idle() { // others may have begun it
+		s.run(&lookup{begun: c.now})
+	}
 }
 func (b bootPing) late(*request)        {}
 func (b bootPing) failed(*request, int) { b.f.bootstrap.out-- }
@@ -379,16 +380,12 @@ func (c *Core) ConnectivityChanged(now time.Time, out *Outbox) {
 		f.ours = addressVotes{}
 		f.rtt = rtt{}
 		f.homes = 0
-		pings := 0
-		for _, n := range slices.Clone(f.table.nodes) {
-			n.token = nil // it belongs to our old address
-			n.rtt = rtt{}
-			n.probing = false
-			if pings < 2*maxPings {
-				n.expired = false
-				pings++
-				c.ping(f, n)
-			}
+		for _, n := range f.table.nodes {
+			n.forgetPath()
+		}
+		for _, n := range f.table.closest(nil, wire.Key(c.cfg.Self), 2*maxPings, func(*node) bool { return true }) {
+			n.expired = false
+			c.ping(f, n)
 		}
 	}
 	var due []*search
@@ -402,6 +399,9 @@ func (c *Core) ConnectivityChanged(now time.Time, out *Outbox) {
 		return slices.Compare(a.key[:], b.key[:])
 	})
 	for _, s := range due {
+		for _, cd := range s.nodes {
+			cd.n.forgetPath()
+		}
 		for _, t := range s.tasks {
 			if l, ok := t.(*listenTask); ok {
 				for _, so := range l.at {
@@ -438,16 +438,19 @@ func (c *Core) status(f *family) int {
 	return Disconnected
 }
 
-// addressVotes is what others say our address is. Each node has one vote of the
-// last few cast, so that a chatty liar counts no more than anybody.
+// addressVotes is what others say our address is. Each block of addresses has one
+// vote of the last few cast, so that a chatty liar counts no more than anybody.
 type addressVotes struct {
 	votes [16]addressVote
 	next  int
 }
 
-type addressVote struct{ by, addr netip.Addr }
+type addressVote struct {
+	by   netip.Prefix
+	addr netip.Addr
+}
 
-func (a *addressVotes) vote(by, addr netip.Addr) {
+func (a *addressVotes) vote(by netip.Prefix, addr netip.Addr) {
 	for i := range a.votes {
 		if a.votes[i].by == by {
 			a.votes[i].addr = addr

@@ -511,12 +511,15 @@ type Node struct {
 	Addr netip.AddrPort
 }
 
-// EachNode calls f for every entry of both node lists.
+// maxNodes bounds the entries of a node list that are looked at. Peers send 8.
+const maxNodes = 16
+
+// EachNode calls f for the entries of both node lists, the first 16 of each.
 func (m *Message) EachNode(f func(Node)) {
-	for b := m.Nodes4; len(b) >= node4Size; b = b[node4Size:] {
+	for b := m.Nodes4[:min(len(m.Nodes4), maxNodes*node4Size)]; len(b) >= node4Size; b = b[node4Size:] {
 		f(Node{NodeID(b[:IDSize]), netip.AddrPortFrom(netip.AddrFrom4([4]byte(b[IDSize:])), binary.BigEndian.Uint16(b[IDSize+4:]))})
 	}
-	for b := m.Nodes6; len(b) >= node6Size; b = b[node6Size:] {
+	for b := m.Nodes6[:min(len(m.Nodes6), maxNodes*node6Size)]; len(b) >= node6Size; b = b[node6Size:] {
 		f(Node{NodeID(b[:IDSize]), netip.AddrPortFrom(netip.AddrFrom16([16]byte(b[IDSize:])), binary.BigEndian.Uint16(b[IDSize+16:]))})
 	}
 }

