@@ -29,7 +29,7 @@ type table struct {
 	nodes    []*node
 	bucket   [8*wire.IDSize + 1]uint16
 	network  map[netip.Prefix]uint16
-	samples  [16]float64 // sizes of the network that searches told of
+	samples  [32]float64 // sizes of the network that searches told of
 	searched int         // searches that did
 	size     int         // what estimate returned, 0 when that may have changed
 }
@@ -227,10 +227,10 @@ func (t *table) estimate() int {
 // they are believed. An attack on a few keys does not move their median.
 const minSamples = 5
 
-// density returns how many nodes a network has in which the n-th nearest to key is
-// the given one.
+// density returns how many nodes a network probably has in which the n-th nearest to
+// key is the given one: half of all networks of that size have it nearer.
 func density(key wire.Key, id wire.NodeID, n int) float64 {
-	return min(float64(n-1)/max(part(key, id), 1e-12), 1<<40)
+	return min((float64(n)-1.0/3)/max(part(key, id), 1e-12), 1<<40)
 }
 
 // sample notes how near the k-th nearest node was to a key.
