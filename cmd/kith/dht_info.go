@@ -51,15 +51,17 @@ func infoText(i dht.Info) string {
 		name string
 		dht.FamilyInfo
 	}{{"IPv4", i.IPv4}, {"IPv6", i.IPv6}} {
-		if f.Addr.IsValid() {
-			fmt.Fprintf(&b, "%s       %v at %v, %d good nodes, %d dubious, %d known, network of about %d\n",
-				f.name, f.Status, f.Addr, f.Good, f.Dubious, f.Known, f.Estimate)
+		if !f.Addr.IsValid() {
+			fmt.Fprintf(&b, "%s       none\n", f.name)
+			continue
 		}
+		fmt.Fprintf(&b, "%s       %v at %v, %s, %d dubious, %d known, network of about %d\n",
+			f.name, f.Status, f.Addr, count(f.Good, "good node"), f.Dubious, f.Known, f.Estimate)
 	}
 	if len(i.PublicAddrs) > 0 {
-		fmt.Fprintf(&b, "seen as    %v\n", i.PublicAddrs)
+		fmt.Fprintf(&b, "seen as    %s\n", joined(i.PublicAddrs))
 	}
-	fmt.Fprintf(&b, "stored     %d values under %d keys, %d of %d bytes\n", i.Storage.Values, i.Storage.Keys, i.Storage.Bytes, i.Storage.Limit)
+	fmt.Fprintf(&b, "stored     %s under %s, %d of %d bytes\n", count(i.Storage.Values, "value"), count(i.Storage.Keys, "key"), i.Storage.Bytes, i.Storage.Limit)
 	fmt.Fprintf(&b, "listeners  %d of others here, %d of ours elsewhere\n", i.Listening, i.Listens)
 	return b.String()
 }

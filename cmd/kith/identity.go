@@ -22,25 +22,35 @@ const (
 )
 
 // homeIdentity loads the identity in the node's folder, or makes one there by o.
-func (a *App) homeIdentity(o identity.Options) (*identity.Identity, error) {
+func (a *App) homeIdentity(passwordFile string, o identity.Options) (*identity.Identity, error) {
 	home, err := a.HomeDir(runtime.GOOS)
 	if err != nil {
 		return nil, err
 	}
-	prefix := filepath.Join(home, identityPrefix)
-	_, errCert := os.Stat(prefix + ".crt")
-	_, errKey := os.Stat(prefix + ".pem")
-	if !errors.Is(errCert, fs.ErrNotExist) || !errors.Is(errKey, fs.ErrNotExist) {
-		return loadIdentity(prefix+".crt", prefix+".pem", "")
-	}
 	if err := os.MkdirAll(home, 0o700); err != nil {
-		return nil, fmt.Errorf("make the node's folder: %w", err)
+		return nil, Fail(kindOf(err), fmt.Errorf("make the node's folder: %w", err), "name another with --home DIR")
 	}
-	return a.newIdentity(prefix, o)
+	return a.keptIdentity(filepath.Join(home, identityPrefix), passwordFile, o)
 }
 
-// newIdentity makes an identity and saves it. The key takes some seconds.
-func (a *App) newIdentity(prefix string, o identity.Options) (*identity.Identity, error) {
+// keptIdentity loads the identity in PREFIX.crt and PREFIX.pem, or makes one there
+// by o if neither exists. It never replaces a key. Making one takes some seconds.
+func (a *App) keptIdentity(prefix, passwordFile string, o identity.Options) (*identity.Identity, error) {
+	certFile, keyFile := prefix+".crt", prefix+".pem"
+	_, errCert := os.Stat(certFile)
+	_, errKey := os.Stat(keyFile)
+	noCert, noKey := errors.Is(errCert, fs.ErrNotExist), errors.Is(errKey, fs.ErrNotExist)
+	switch {
+	case !noCert && !noKey:
+		return loadIdentity(certFile, keyFile, passwordFile)
+	case noCert != noKey:
+		have, missing := certFile, keyFile
+		if noCert {
+			have, missing = keyFile, certFile
+		}
+		return nil, Fail(KindNotFound, fmt.Errorf("half an identity: there is %s, but no %s", have, missing),
+			"put it back, or move the other away to make a new identity")
+	}
 	a.Note("making an identity in %s.crt and %s.pem, which takes some seconds", prefix, prefix)
 	id, err := identity.New(identityName, o)
 	if err != nil {

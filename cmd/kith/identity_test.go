@@ -4,6 +4,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/kith-im/kith/identity"
@@ -12,18 +13,18 @@ import (
 func TestHomeIdentityIsKept(t *testing.T) {
 	home := filepath.Join(t.TempDir(), "not", "there")
 	app := &App{Env: Env{Stderr: io.Discard}, Globals: Globals{Home: home}}
-	made, err := app.homeIdentity(identity.Options{Bits: 2048})
+	made, err := app.homeIdentity("", identity.Options{Bits: 2048})
 	if err != nil {
 		t.Fatal(err)
 	}
-	again, err := app.homeIdentity(identity.Options{Bits: 2048})
+	again, err := app.homeIdentity("", identity.Options{Bits: 2048})
 	if err != nil || !again.Key.Equal(made.Key) {
 		t.Fatalf("the second time there is another identity: %v", err)
 	}
 	if err := os.Remove(filepath.Join(home, identityPrefix+".crt")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := app.homeIdentity(identity.Options{Bits: 2048}); kindOf(err) != KindNotFound {
+	if _, err := app.homeIdentity("", identity.Options{Bits: 2048}); kindOf(err) != KindNotFound || !strings.Contains(err.Error(), "half an identity") {
 		t.Errorf("a key without certificate: %v", err)
 	}
 	if _, err := os.Stat(filepath.Join(home, identityPrefix+".pem")); err != nil {

@@ -30,3 +30,11 @@ func (a *App) Note(format string, args ...any) {
 		_, _ = fmt.Fprintf(a.Stderr, format+"\n", args...)
 	}
 }
+
+// count says how many there are of a thing, whose plural ends in s.
+func count[N int | int64](n N, thing string) string {
+	if n == 1 {
+		return fmt.Sprintf("1 %s", thing)
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
+}

@@ -65,11 +65,20 @@ func (*serveDhtCmd) Help() string {
 
 // Run executes the command.
 func (c *serveDhtCmd) Run(ctx context.Context, app *App) error {
+	locks, err := c.lock(app)
+	defer func() {
+		for _, l := range locks {
+			l.Close()
+		}
+	}()
+	if err != nil {
+		return err
+	}
 	cfg, err := c.config(app)
 	if err != nil {
 		return err
 	}
-	s := &dhtServer{app: app, cmd: c, id: cfg.Identity, metrics: cfg.Metrics}
+	s := &dhtServer{app: app, cmd: c, id: cfg.Identity, metrics: cfg.Metrics, bootstrap: cfg.Bootstrap}
 	if s.node, err = dht.New(cfg); err != nil {
 		return cannotStart(err)
 	}
@@ -79,6 +88,19 @@ func (c *serveDhtCmd) Run(ctx context.Context, app *App) error {
 		return err
 	}
 	return s.run(ctx)
+}
+
+// lock keeps other nodes from the files that only one may use. The locks that it got
+// are there with an error, too.
+func (c *serveDhtCmd) lock(app *App) (locks []*os.File, err error) {
+	if c.Persist != "" {
+		l, err := lock(c.Persist, "give each node a file of its own with --persist")
+		if err != nil {
+			return nil, Fail(kindOf(err), fmt.Errorf("the DHT state could not be saved: %w", err), fileHint(err, "--persist"))
+		}
+		locks = append(locks, l)
+	}
+	return locks, nil
 }
 
 // config turns the flags into the node's configuration, and checks what would

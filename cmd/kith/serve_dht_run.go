@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
@@ -28,6 +29,11 @@ const (
 	// retryCertificate is the pause before a certificate that no node took is
 	// published again.
 	retryCertificate = time.Minute
+	// alonePause is the least pause before a node that was alone publishes again.
+	alonePause = time.Second
+	// renewCertificate is how often a node that stays alone renews its own copy, well
+	// before that expires.
+	renewCertificate = time.Hour
 )
 
 // dhtServer is a running kith serve dht.
@@ -39,6 +45,8 @@ type dhtServer struct {
 	secure  *dht.Secure
 	proxy   *proxy.Server // nil without one
 	metrics *obs.Registry
+	// bootstrap is where nodes are hoped for; none for the first of a network.
+	bootstrap []string
 	web     []webServer
 	ready   readyDoc
 }
@@ -82,14 +90,29 @@ func (d readyDoc) String() string {
 	return b.String() + "\n"
 }
 
+// joined says a list in words.
 func joined[T any](list []T) string {
-	return strings.Join(strings.Fields(strings.Trim(fmt.Sprint(list), "[]")), " and ")
+	var words []string
+	for _, item := range list {
+		words = append(words, fmt.Sprint(item))
+	}
+	return strings.Join(words, " and ")
 }
 
-// newRegistry returns metrics that begin with those of the Go runtime.
+// newRegistry returns metrics that begin with those of the Go runtime and of the
+// build.
 func newRegistry() *obs.Registry {
 	r := new(obs.Registry)
 	obs.AddRuntime(r)
+	started := float64(time.Now().UnixMilli()) / 1000
+	r.GaugeFunc("process_start_time_seconds", "When the process started, in seconds since 1970.",
+		func() float64 { return started })
+	if build, ok := debug.ReadBuildInfo(); ok {
+		info := describe(build)
+		r.Gauge("kith_build_info", "Always 1; the labels say what runs.",
+			obs.Label{Name: "version", Value: info.Version}, obs.Label{Name: "revision", Value: info.Revision},
+			obs.Label{Name: "go", Value: info.Go}).Set(1)
+	}
 	return r
 }
 
@@ -173,11 +196,7 @@ func (s *dhtServer) open(ctx context.Context, flag, value string, hosts []string
 	for _, host := range hosts {
 		l, err := s.app.Net.Listen(ctx, "tcp", net.JoinHostPort(strings.Trim(host, "[]"), port))
 		if err != nil {
-			kind := kindOf(err)
-			if kind == KindInternal {
-				kind = KindUnavailable
-			}
-			return nil, Fail(kind, fmt.Errorf("listen for HTTP: %w", err), "choose another address with "+flag)
+			return nil, cannotBind(fmt.Errorf("listen for HTTP: %w", err), flag, flag)
 		}
 		addr := l.Addr().String()
 		list = append(list, addr)
@@ -199,8 +218,8 @@ func (s *dhtServer) httpServer(h http.Handler) *http.Server {
 	}
 }
 
-// health answers while the node runs. A node that knows nobody is well, too: it may
-// be the first.
+// health answers while the node runs. It is not well while it should be connected
+// and is not; a node that was told of nobody is, since it may be the first.
 func (s *dhtServer) health(w http.ResponseWriter, r *http.Request) {
 	info, err := s.node.Info(r.Context())
 	if err != nil {
@@ -208,6 +227,9 @@ func (s *dhtServer) health(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
+	if info.Status != dht.Connected && s.joins() {
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}
 	// A client that went away is none of our business.
 	_, _ = fmt.Fprintf(w, `{"status":%q,"node":"%v","good":%d}`+"\n", info.Status, info.NodeID, info.IPv4.Good+info.IPv6.Good)
 }
@@ -257,11 +279,12 @@ func (s *dhtServer) run(ctx context.Context) error {
 	if s.id != nil {
 		g.Go(func() error { return s.publishCertificate(ctx) })
 	}
+	g.Go(func() error { return s.watch(ctx, &app) })
 	if err := app.Print(s.ready, s.ready.String()); err != nil {
 		stop()
 		return errors.Join(err, g.Wait())
 	}
-	if len(s.cmd.Bootstrap) == 0 && !s.cmd.Discovery {
+	if !s.joins() && !s.cmd.Discovery {
 		app.Note("It joined no network: it waits for others, who join it with --bootstrap HOST:PORT. To join a network, add --bootstrap HOST:PORT here.")
 	}
 	if s.cmd.Interactive {
@@ -273,7 +296,7 @@ func (s *dhtServer) run(ctx context.Context) error {
 	}
 	err := g.Wait()
 	stopNode()
-	return errors.Join(err, <-ended)
+	return errors.Join(err, fileFailure(<-ended))
 }
 
 // shutdown ends the HTTP servers; requests under way get a moment.
@@ -292,22 +315,28 @@ func (s *dhtServer) shutdown() error {
 	return g.Wait()
 }
 
-// publishCertificate lets others find the node's key, by which they encrypt to it.
+// publishCertificate lets others find the node's key, by which they encrypt to it. A
+// node that is alone keeps a copy of its own, which it serves to the first who asks,
+// and publishes again once there are others.
 func (s *dhtServer) publishCertificate(ctx context.Context) error {
 	for {
-		if s.node.WaitConnected(ctx) != nil {
-			return nil // the end
-		}
 		_, err := s.secure.PublishCertificate(ctx)
 		if err == nil || ctx.Err() != nil {
 			return nil
 		}
-		s.app.Logger.Warn("the certificate is not published yet", "error", err)
+		pause := alonePause
+		if !errors.Is(err, dht.ErrNoNodes) {
+			s.app.Logger.Warn("the certificate is not published yet", "error", err)
+			pause = retryCertificate
+		}
 		select {
-		case <-time.After(retryCertificate):
+		case <-time.After(pause):
 		case <-ctx.Done():
 			return nil
 		}
+		alone, cancel := context.WithTimeout(ctx, renewCertificate)
+		_ = s.node.WaitConnected(alone) // a time-out renews the copy here
+		cancel()
 	}
 }
 
