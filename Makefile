@@ -15,8 +15,8 @@ build: ## Build bin/kith
 	scripts/build.sh bin/kith
 
 run: build ## Build, and run a DHT node (PORT=4222, more flags in ARGS)
-	@scripts/next.sh $(PORT)
-	exec bin/kith serve dht --port $(PORT) $(ARGS)
+	@scripts/next.sh "$(PORT)"
+	exec bin/kith serve dht --port "$(PORT)" $(ARGS)
 
 test: ## Install what tests need, and run every check and test
 	scripts/test.sh

@@ -43,7 +43,9 @@ func ParseKey(text string) (Key, error) { return wire.ParseKey(text) }
 // Errors that callers decide on.
 var (
 	// ErrNoNodes: no node of the network could be reached, so nothing was asked
-	// of anybody. It can be tried again once the node is connected.
+	// of anybody. It can be tried again once the node is connected. A get at a node
+	// that is the first of its network, and expects nobody, ends without it; a put
+	// there does not, since nobody else keeps the value.
 	ErrNoNodes = errors.New("no DHT node can be reached")
 	// ErrNotStored: nodes were reached but none took the value.
 	ErrNotStored = errors.New("no DHT node stored the value")

@@ -83,14 +83,17 @@ func (n *Node) askDiscovery(ctx context.Context, conn netx.PacketConn, group net
 func (n *Node) answerDiscovery(conn netx.PacketConn, port uint16) error {
 	in := []netx.Datagram{{Buf: make([]byte, 2048)}}
 	hello := n.announcement(port)
-	answers, second := 0, time.Now()
+	answers, second, failures := 0, time.Now(), 0
 	for {
 		if _, err := conn.ReadBatch(in); err != nil {
 			if errors.Is(err, net.ErrClosed) || n.isClosed() {
 				return nil
 			}
+			failures++
+			n.pause(failures)
 			continue
 		}
+		failures = 0
 		p := in[0]
 		if now := time.Now(); now.Sub(second) >= time.Second {
 			answers, second = 0, now

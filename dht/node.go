@@ -210,6 +210,10 @@ func (n *Node) NewValueID() ValueID {
 // Get implements [Table].
 func (n *Node) Get(ctx context.Context, key Key, q Query) iter.Seq2[*Value, error] {
 	return func(yield func(*Value, error) bool) {
+		if key.IsZero() {
+			yield(nil, fmt.Errorf("get: %w: the key is zero", ErrRefused))
+			return
+		}
 		values := newQueue[*Value]()
 		var g *kad.Get
 		n.do(func(now time.Time, out *kad.Outbox) {
@@ -329,6 +333,10 @@ func (p *publication) Cancel() {
 // Listen implements [Table].
 func (n *Node) Listen(ctx context.Context, key Key, q Query) iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) {
+		if key.IsZero() {
+			yield(Event{}, fmt.Errorf("listen: %w: the key is zero", ErrRefused))
+			return
+		}
 		events := newQueue[Event]()
 		var l *kad.Listen
 		n.do(func(now time.Time, out *kad.Outbox) {

@@ -24,6 +24,8 @@ const (
 	usualPacket = 2 << 10
 	maxBatch    = 16 // datagrams that are read at once: more would keep other workers idle
 	saveEvery   = 10 * time.Minute
+	// readPatience is how long a socket may do nothing but fail.
+	readPatience = time.Minute
 	// idleLook is how often the core is looked at when it has nothing to do.
 	idleLook = time.Hour
 	// rejoinEvery is how often, on average, bootstrap nodes are asked while all is
@@ -145,15 +147,20 @@ func (n *Node) work(w *worker) error {
 		v6 = &socket{conn: w.conn}
 	}
 	failures, singles, small := 0, 0, 0
+	var failing time.Time // since when reading did nothing but fail
 	for {
 		got, err := w.conn.ReadBatch(w.in)
 		if err != nil {
 			if n.isClosed() || errors.Is(err, net.ErrClosed) {
 				return nil
 			}
-			if failures++; failures > 100 {
+			if failures++; failures == 1 {
+				failing = time.Now()
+			}
+			if time.Since(failing) > readPatience {
 				return fmt.Errorf("read DHT packets at %v: %w", w.socket.addr, err)
 			}
+			n.pause(failures)
 			continue
 		}
 		failures = 0
@@ -182,6 +189,15 @@ func (n *Node) work(w *worker) error {
 		if w.helper && singles >= idleReads {
 			return nil
 		}
+	}
+}
+
+// pause waits after so many failures in a row, a second at most, or until the node
+// is closed.
+func (n *Node) pause(failures int) {
+	select {
+	case <-time.After(min(time.Duration(failures)*10*time.Millisecond, time.Second)):
+	case <-n.closed:
 	}
 }
 
@@ -267,7 +283,9 @@ func (n *Node) send(out *kad.Outbox, v4, v6 *socket) {
 			if err == nil || n.isClosed() || sent >= len(batch) {
 				break
 			}
-			lost = append(lost, batch[sent].Addr)
+			if unreachable(err) {
+				lost = append(lost, batch[sent].Addr)
+			}
 			batch = batch[sent+1:]
 		}
 		batch = room[:0]

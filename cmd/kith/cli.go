@@ -57,6 +57,9 @@ func Main(ctx context.Context, env Env, args []string) int {
 }
 
 func run(ctx context.Context, env Env, args []string) error {
+	if len(args) > 0 && args[0] == "--version" { // what every program has
+		args = append([]string{"version"}, args[1:]...)
+	}
 	var g grammar
 	helped := false
 	parser, err := kong.New(&g,
@@ -107,7 +110,15 @@ func usage(err error) error {
 			help = node.FullPath() + " --help"
 		}
 	}
-	return Fail(KindUsage, err, "see "+help)
+	text := err.Error()
+	for _, plain := range [...]struct{ from, to string }{
+		{"expected one of ", "a command is missing: "},
+		{"expected \"<", "an argument is missing: \"<"},
+		{"expected a valid ", "write a "}, {"expected duration but", "write a time like 30s, but"}, {" bit uint", "-bit number"}, {" bit int", "-bit number"},
+	} {
+		text = strings.Replace(text, plain.from, plain.to, 1)
+	}
+	return Fail(KindUsage, errors.New(text), "see "+help)
 }
 
 // wantsJSON finds --json in arguments that need not make sense otherwise.

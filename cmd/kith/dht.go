@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/kith-im/kith/dht"
@@ -56,18 +58,81 @@ func (f *clientFlags) join(ctx context.Context, app *App, use func(context.Conte
 	if len(f.Bootstrap) == 0 {
 		return Fail(KindUsage, errors.New("no DHT node to ask"), "name one with --bootstrap HOST:PORT")
 	}
+	list, err := f.lookup(ctx, app)
+	if err != nil {
+		return err
+	}
 	return f.run(ctx, app, f.Bootstrap, func(ctx context.Context, node *dht.Node) error {
-		wait, cancel := f.deadline(ctx)
-		defer cancel()
-		if err := node.WaitConnected(wait); err != nil {
-			if ctx.Err() != nil {
-				return ctx.Err()
-			}
-			return Fail(KindUnavailable, fmt.Errorf("no DHT node of network %d answers at %s", f.Network, strings.Join(f.Bootstrap, ", ")),
-				"check the address, and --network")
+		if f.connect(ctx, node, list) {
+			return use(ctx, node)
 		}
-		return use(ctx, node)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		return Fail(KindUnavailable, noAnswer(f.Network, f.Bootstrap), checkAddress(f.Bootstrap))
 	})
+}
+
+// lookup returns the addresses of the bootstrap nodes. Names that cannot be found are
+// an error only when nothing is left.
+func (f *clientFlags) lookup(ctx context.Context, app *App) ([]netip.AddrPort, error) {
+	ctx, cancel := f.deadline(ctx)
+	defer cancel()
+	var list []netip.AddrPort
+	var failed error
+	for _, text := range f.Bootstrap {
+		found, err := addrs(ctx, app, text)
+		if kindOf(err) == KindUsage {
+			return nil, err
+		}
+		if err != nil && failed == nil {
+			failed = err
+		}
+		list = append(list, found...)
+	}
+	if len(list) > 0 {
+		return list, nil
+	}
+	return nil, failed
+}
+
+// connect tells whether the node gets connected in time. It gives up early when none
+// of the bootstrap nodes answers a ping, which takes three tries.
+func (f *clientFlags) connect(ctx context.Context, node *dht.Node, list []netip.AddrPort) bool {
+	ctx, cancel := f.deadline(ctx)
+	var pings sync.WaitGroup
+	defer pings.Wait()
+	defer cancel()
+	var silent atomic.Int32
+	for _, addr := range list {
+		pings.Go(func() {
+			if _, _, err := node.Ping(ctx, addr); err != nil && int(silent.Add(1)) == len(list) {
+				cancel()
+			}
+		})
+	}
+	return node.WaitConnected(ctx) == nil
+}
+
+// noAnswer is the error that nobody answers at the addresses that the user gave.
+func noAnswer(network uint32, given []string) error {
+	return fmt.Errorf("no DHT node of network %d answers at %s", network, strings.Join(given, ", "))
+}
+
+// checkAddress says what to do about addresses where nobody answers. A bare IPv6
+// address may have been meant to end in a port.
+func checkAddress(given []string) string {
+	for _, text := range given {
+		a, err := netip.ParseAddr(strings.TrimSpace(text))
+		if err != nil || !a.Is6() {
+			continue
+		}
+		i := strings.LastIndexByte(text, ':')
+		if _, err := netip.ParseAddrPort("[" + text[:i] + "]" + text[i:]); err == nil {
+			return fmt.Sprintf("check the address, and --network; if %s is the port, write [%s]%s", text[i+1:], text[:i], text[i:])
+		}
+	}
+	return "check the address, and --network"
 }
 
 // run runs a read-only node while use does, and gives use a context that ends with
@@ -103,11 +168,7 @@ func (f *networkFlags) deadline(ctx context.Context) (context.Context, context.C
 // cannotStart says what to do about a node that could not be made.
 func cannotStart(err error) error {
 	if _, ok := errors.AsType[*net.OpError](err); ok {
-		kind := kindOf(err)
-		if kind == KindInternal {
-			kind = KindUnavailable
-		}
-		return Fail(kind, err, "see which program has the port, or choose another address with --port or --bind")
+		return cannotBind(err, "--port", "--bind")
 	}
 	return Fail(KindUsage, err, "correct the flags")
 }
@@ -123,7 +184,7 @@ func addrs(ctx context.Context, app *App, text string) ([]netip.AddrPort, error)
 	}
 	n, err := strconv.ParseUint(port, 10, 16)
 	if err != nil || n == 0 || host == "" {
-		return nil, Fail(KindUsage, fmt.Errorf("%q is not HOST:PORT", text), "write it like 192.0.2.7:4222")
+		return nil, Fail(KindUsage, fmt.Errorf("%q is not HOST:PORT", text), "write it like 192.0.2.7:4222, with a port from 1 to 65535")
 	}
 	ips, err := app.Net.Lookup(ctx, host)
 	if err != nil {

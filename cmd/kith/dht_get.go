@@ -27,6 +27,7 @@ func (*dhtGetCmd) Help() string {
 
 // Run executes the command.
 func (c *dhtGetCmd) Run(ctx context.Context, app *App) error {
+	c.Key.note(app)
 	query, err := c.query()
 	if err != nil {
 		return err
@@ -39,9 +40,9 @@ func (c *dhtGetCmd) Run(ctx context.Context, app *App) error {
 		ctx, cancel := c.deadline(ctx)
 		defer cancel()
 		found := 0
-		for v, err := range dht.NewSecure(node, id).Get(ctx, dht.Key(c.Key), query) {
+		for v, err := range dht.NewSecure(node, id).Get(ctx, c.Key.Key, query) {
 			if err != nil {
-				return fmt.Errorf("get %v: %w", dht.Key(c.Key), err)
+				return fmt.Errorf("get %v: %w", c.Key.Key, err)
 			}
 			d := newValueDoc("", v)
 			if err := app.Print(d, d.String()); err != nil {
@@ -50,7 +51,7 @@ func (c *dhtGetCmd) Run(ctx context.Context, app *App) error {
 			found++
 		}
 		if found == 0 {
-			app.Note("no values under %v", dht.Key(c.Key))
+			app.Note("no values under %v", c.Key.Key)
 		}
 		return nil
 	})

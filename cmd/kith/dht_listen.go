@@ -32,6 +32,7 @@ func (c *dhtListenCmd) Run(ctx context.Context, app *App) error {
 	if c.For < 0 || c.Count < 0 {
 		return Fail(KindUsage, errors.New("--for and --count are not negative"), "leave them out to listen for ever")
 	}
+	c.Key.note(app)
 	query, err := c.query()
 	if err != nil {
 		return err
@@ -48,12 +49,12 @@ func (c *dhtListenCmd) Run(ctx context.Context, app *App) error {
 			defer cancel()
 		}
 		seen := 0
-		for e, err := range dht.NewSecure(node, id).Listen(ctx, dht.Key(c.Key), query) {
+		for e, err := range dht.NewSecure(node, id).Listen(ctx, c.Key.Key, query) {
 			if err != nil && ctx.Err() != nil && outer.Err() == nil {
 				return nil // its time is over
 			}
 			if err != nil {
-				return fmt.Errorf("listen at %v: %w", dht.Key(c.Key), err)
+				return fmt.Errorf("listen at %v: %w", c.Key.Key, err)
 			}
 			d := newEventDoc(e)
 			if err := app.Print(d, d.String()); err != nil {

@@ -52,6 +52,7 @@ func (d pingDoc) String() string {
 
 // ping asks the addresses of a node until one answers.
 func ping(ctx context.Context, app *App, node *dht.Node, network uint32, text string) (pingDoc, error) {
+	text = strings.TrimSpace(text)
 	list, err := addrs(ctx, app, text)
 	if err != nil {
 		return pingDoc{}, err
@@ -65,8 +66,7 @@ func ping(ctx context.Context, app *App, node *dht.Node, network uint32, text st
 			return pingDoc{}, err
 		}
 	}
-	return pingDoc{}, Fail(KindTimeout, fmt.Errorf("no DHT node of network %d answers at %s", network, strings.TrimSpace(text)),
-		"check the address, and --network")
+	return pingDoc{}, Fail(KindTimeout, noAnswer(network, []string{text}), checkAddress([]string{text}))
 }
 
 // milliseconds keeps three digits behind the point.

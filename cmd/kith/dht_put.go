@@ -55,12 +55,19 @@ func (d putDoc) String() string {
 	if d.Owner != "" {
 		text += ", signed by " + d.Owner
 	}
+	if !d.Acknowledged {
+		text += "; stored here only: no other node yet"
+	}
 	return text + "\n"
 }
 
 // Run executes the command.
 func (c *dhtPutCmd) Run(ctx context.Context, app *App) error {
-	data, err := c.content(app)
+	if c.EncryptTo != "" && !isKeyID(c.EncryptTo) {
+		return notKeyID(c.EncryptTo)
+	}
+	c.Key.note(app)
+	data, err := c.content(ctx, app)
 	if err != nil {
 		return err
 	}
@@ -76,7 +83,7 @@ func (c *dhtPutCmd) Run(ctx context.Context, app *App) error {
 	}
 	id, err := c.load()
 	if err == nil && id == nil && (c.Sign || c.EncryptTo != "") {
-		id, err = app.homeIdentity(identity.Options{})
+		id, err = app.homeIdentity(c.PrivkeyPasswordFile, identity.Options{})
 	}
 	if err != nil {
 		return err
@@ -99,6 +106,7 @@ func (c *dhtPutCmd) Run(ctx context.Context, app *App) error {
 	})
 }
 
+// put returns with [dht.ErrNoNodes] what only this node has, if it has an id.
 func (c *dhtPutCmd) put(ctx context.Context, s *dht.Secure, v *dht.Value) (putDoc, error) {
 	ctx, cancel := c.deadline(ctx)
 	defer cancel()
@@ -106,7 +114,7 @@ func (c *dhtPutCmd) put(ctx context.Context, s *dht.Secure, v *dht.Value) (putDo
 	if err != nil {
 		return putDoc{}, err
 	}
-	key := dht.Key(c.Key)
+	key := c.Key.Key
 	switch {
 	case to != nil && c.Permanent:
 		_, err = s.PublishEncrypted(ctx, key, to, v)
@@ -121,14 +129,11 @@ func (c *dhtPutCmd) put(ctx context.Context, s *dht.Secure, v *dht.Value) (putDo
 	default:
 		err = s.Put(ctx, key, v)
 	}
-	if err != nil {
-		return putDoc{}, refused(err)
-	}
-	doc := putDoc{Key: key, ID: valueID(v.ID), Acknowledged: true}
+	doc := putDoc{Key: key, ID: valueID(v.ID), Acknowledged: err == nil}
 	if v.Signed() {
 		doc.Owner = v.OwnerID().String()
 	}
-	return doc, nil
+	return doc, refused(err)
 }
 
 // refused says what to do about a value that the network does not take.
@@ -156,9 +161,19 @@ func recipient(ctx context.Context, s *dht.Secure, text string) (*identity.Publi
 			return nil, notPublished(err)
 		}
 	} else {
-		return nil, Fail(KindUsage, fmt.Errorf("%.80q is no key id", text), "write 40 or 64 hex digits")
+		return nil, notKeyID(text)
 	}
 	return cert.PublicKey(), nil
+}
+
+func isKeyID(text string) bool {
+	_, short := identity.ParseKeyID(text)
+	_, long := identity.ParseLongKeyID(text)
+	return short == nil || long == nil
+}
+
+func notKeyID(text string) error {
+	return Fail(KindUsage, fmt.Errorf("%.80q is no key id", text), "write 40 or 64 hex digits")
 }
 
 func notPublished(err error) error {
@@ -169,8 +184,7 @@ func notPublished(err error) error {
 }
 
 // content reads what is to be stored, and a byte more than a value may have.
-func (c *dhtPutCmd) content(app *App) ([]byte, error) {
-	in := app.Stdin
+func (c *dhtPutCmd) content(ctx context.Context, app *App) ([]byte, error) {
 	switch {
 	case c.Text != nil:
 		return []byte(*c.Text), nil
@@ -180,11 +194,44 @@ func (c *dhtPutCmd) content(app *App) ([]byte, error) {
 			return nil, Fail(kindOf(err), fmt.Errorf("read the value: %w", err), "check --file")
 		}
 		defer f.Close()
-		in = f
+		return readValue(f)
 	}
+	if isTerminal(app.Stdin) {
+		app.Note("Reading the value from standard input; end with Ctrl-D.")
+	}
+	var b []byte
+	var err error
+	done := make(chan struct{})
+	// A read cannot be woken: the goroutine ends with the input, or with the program.
+	go func() {
+		defer close(done)
+		b, err = readValue(app.Stdin)
+	}()
+	select {
+	case <-done:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	if err == nil && len(b) == 0 {
+		err = Fail(KindUsage, errors.New("standard input is empty"), `store an empty value with --text ""`)
+	}
+	return b, err
+}
+
+func readValue(in io.Reader) ([]byte, error) {
 	b, err := io.ReadAll(io.LimitReader(in, wire.MaxValueSize+1))
 	if err != nil {
-		return nil, fmt.Errorf("read the value: %w", err)
+		return nil, Fail(kindOf(err), fmt.Errorf("read the value: %w", err), "name a file that can be read with --file")
 	}
 	return b, nil
+}
+
+// isTerminal tells whether somebody types the input.
+func isTerminal(in io.Reader) bool {
+	f, ok := in.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }

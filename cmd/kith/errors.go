@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"net"
+	"syscall"
 
 	"github.com/kith-im/kith/dht"
 )
@@ -21,7 +22,7 @@ const (
 	KindInternal    Kind = "internal"    // 1: none of the others
 	KindUsage       Kind = "usage"       // 2: the command line makes no sense
 	KindNotFound    Kind = "not_found"   // 3: the thing asked for does not exist
-	KindUnavailable Kind = "unavailable" // 4: a host, a node or an address cannot be had
+	KindUnavailable Kind = "unavailable" // 4: a host, a node, an address, a file or room on a disk cannot be had
 	KindTimeout     Kind = "timeout"     // 5: no answer in time
 	KindDenied      Kind = "denied"      // 6: not allowed
 	KindInterrupted Kind = "interrupted" // 130: stopped by a signal
@@ -85,9 +86,11 @@ func kindOf(err error) Kind {
 		return KindInterrupted
 	case errors.Is(err, context.DeadlineExceeded), ok && timeout.Timeout():
 		return KindTimeout
-	case errors.Is(err, fs.ErrPermission), errors.Is(err, dht.ErrRefused):
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS), errors.Is(err, dht.ErrRefused):
 		return KindDenied
-	case isNet, errors.Is(err, dht.ErrNoNodes), errors.Is(err, dht.ErrNotStored):
+	case errors.Is(err, syscall.EISDIR), errors.Is(err, syscall.ENOTDIR):
+		return KindUsage
+	case isNet, errors.Is(err, syscall.ENOSPC), errors.Is(err, dht.ErrNoNodes), errors.Is(err, dht.ErrNotStored):
 		return KindUnavailable
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, dht.ErrNoCertificate):
 		return KindNotFound
@@ -96,18 +99,53 @@ func kindOf(err error) Kind {
 	}
 }
 
+// fileFailure says what to do about files that could not be written at the end; nil
+// stays nil.
+func fileFailure(err error) error {
+	switch {
+	case errors.Is(err, syscall.ENOSPC):
+		return Fail(kindOf(err), err, "make room on the disk")
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS), errors.Is(err, fs.ErrNotExist):
+		return Fail(kindOf(err), err, "see whether the folder exists and can be written to")
+	}
+	return err
+}
+
+// cannotBind says what to do about an address that could not be bound, given by flags
+// for the port and for the address.
+func cannotBind(err error, port, address string) error {
+	kind := kindOf(err)
+	if kind == KindInternal {
+		kind = KindUnavailable
+	}
+	next := "see which program has the port, or choose another address with " + port
+	if port != address {
+		next += " or " + address
+	}
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		next = "ports below 1024 need rights: choose a greater one with " + port
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		next = "this host does not have that address: choose another with " + address
+	}
+	return Fail(kind, err, next)
+}
+
 // report prints err and returns the exit code.
 func report(w io.Writer, err error, asJSON bool) int {
-	kind := kindOf(err)
+	kind, text := kindOf(err), err.Error()
+	if kind == KindInterrupted {
+		text = "interrupted"
+	}
 	if asJSON {
 		type body struct {
 			Kind    Kind   `json:"kind"`
 			Message string `json:"message"`
 		}
 		// Writing to stderr is the last resort; there is nowhere to report its failure.
-		_ = json.NewEncoder(w).Encode(map[string]body{"error": {kind, err.Error()}})
+		_ = json.NewEncoder(w).Encode(map[string]body{"error": {kind, text}})
 	} else {
-		_, _ = fmt.Fprintf(w, "kith: %v\n", err)
+		_, _ = fmt.Fprintf(w, "kith: %s\n", text)
 	}
 	return kind.ExitCode()
 }

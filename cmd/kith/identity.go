@@ -23,14 +23,24 @@ const (
 
 // homeIdentity loads the identity in the node's folder, or makes one there by o.
 func (a *App) homeIdentity(passwordFile string, o identity.Options) (*identity.Identity, error) {
-	home, err := a.HomeDir(runtime.GOOS)
+	prefix, err := a.homePrefix()
 	if err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(home, 0o700); err != nil {
-		return nil, Fail(kindOf(err), fmt.Errorf("make the node's folder: %w", err), "name another with --home DIR")
+	return a.keptIdentity(prefix, passwordFile, o)
+}
+
+// homePrefix makes the node's folder, if need be, and returns how the names of its
+// identity's files begin.
+func (a *App) homePrefix() (string, error) {
+	home, err := a.HomeDir(runtime.GOOS)
+	if err != nil {
+		return "", err
 	}
-	return a.keptIdentity(filepath.Join(home, identityPrefix), passwordFile, o)
+	if err := os.MkdirAll(home, 0o700); err != nil {
+		return "", Fail(kindOf(err), fmt.Errorf("make the node's folder: %w", err), "name another with --home DIR")
+	}
+	return filepath.Join(home, identityPrefix), nil
 }
 
 // keptIdentity loads the identity in PREFIX.crt and PREFIX.pem, or makes one there

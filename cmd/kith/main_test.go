@@ -5,8 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -18,6 +20,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/kith-im/kith/dht"
+	"github.com/kith-im/kith/internal/netx"
 )
 
 func TestMain(m *testing.M) {
@@ -154,6 +157,67 @@ func TestDocumentedCommandsParse(t *testing.T) {
 	}
 	if found < 10 {
 		t.Errorf("%d commands found", found)
+	}
+}
+
+// TestInterruptedWhileReading has a put that waits for input that does not come.
+func TestInterruptedWhileReading(t *testing.T) {
+	in, w := io.Pipe()
+	defer w.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	var out, errs bytes.Buffer
+	code := Main(ctx, Env{Stdin: in, Stdout: &out, Stderr: &errs, Getenv: func(string) string { return "" }},
+		[]string{"dht", "put", "k", "-b", "127.0.0.1:1"})
+	if code != 130 || errs.String() != "kith: interrupted\n" {
+		t.Errorf("exit code %d, %q", code, errs.String())
+	}
+}
+
+// TestNoSuchHost asks for a name that no lookup finds: the error comes at once.
+func TestNoSuchHost(t *testing.T) {
+	var out, errs bytes.Buffer
+	code := Main(t.Context(), Env{Stdout: &out, Stderr: &errs, Net: nameless{}, Getenv: func(string) string { return "" }},
+		[]string{"dht", "get", "k", "-b", "nowhere.invalid", "--timeout", "1h"})
+	if code != 4 || !strings.Contains(errs.String(), "no such host; check the name") {
+		t.Errorf("exit code %d, %q", code, errs.String())
+	}
+}
+
+// nameless is a network without names.
+type nameless struct{ netx.Network }
+
+func (nameless) Lookup(_ context.Context, host string) ([]netip.Addr, error) {
+	return nil, &net.DNSError{Err: "no such host", Name: host, IsNotFound: true}
+}
+
+func TestJoined(t *testing.T) {
+	addrs := []netip.AddrPort{netip.MustParseAddrPort("[::]:1"), netip.MustParseAddrPort("[::1]:2")}
+	if got := joined(addrs); got != "[::]:1 and [::1]:2" {
+		t.Errorf("got %s", got)
+	}
+}
+
+func TestHints(t *testing.T) {
+	full := &fs.PathError{Op: "write", Path: "x", Err: syscall.ENOSPC}
+	for _, c := range []struct {
+		err  error
+		kind Kind
+		hint string
+	}{
+		{cannotBind(&net.OpError{Op: "listen", Err: syscall.EACCES}, "--port", "--bind"), KindDenied, "a greater one with --port"},
+		{cannotBind(&net.OpError{Op: "listen", Err: syscall.EADDRINUSE}, "--port", "--bind"), KindUnavailable, "--port or --bind"},
+		{cannotBind(&net.OpError{Op: "listen", Err: syscall.EADDRNOTAVAIL}, "--port", "--bind"), KindUnavailable, "choose another with --bind"},
+		{fileFailure(fmt.Errorf("save: %w", full)), KindUnavailable, "make room"},
+		{fileFailure(&fs.PathError{Op: "open", Path: "x", Err: syscall.EROFS}), KindDenied, "can be written to"},
+		{&fs.PathError{Op: "read", Path: "x", Err: syscall.EISDIR}, KindUsage, ""},
+	} {
+		if kindOf(c.err) != c.kind || !strings.Contains(c.err.Error(), c.hint) {
+			t.Errorf("%v is %s, want %s and %q", c.err, kindOf(c.err), c.kind, c.hint)
+		}
+	}
+	if fileFailure(nil) != nil {
+		t.Error("nothing failed")
 	}
 }
 

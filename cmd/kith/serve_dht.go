@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"net/netip"
 	"os"
@@ -30,18 +31,18 @@ type serveDhtCmd struct {
 	Client    bool     `help:"Ask others to leave this node out of their tables: it takes no part in storing."`
 
 	Identity            bool   `short:"i" help:"Sign and decrypt with the identity in the node's folder; it is made if there is none."`
-	SaveIdentity        string `placeholder:"PREFIX" help:"Make a new identity and keep it in PREFIX.crt and PREFIX.pem."`
+	SaveIdentity        string `placeholder:"PREFIX" help:"Sign and decrypt with PREFIX.crt and PREFIX.pem; they are made if neither exists."`
 	Certificate         string `placeholder:"FILE" help:"Certificate chain of the identity; goes with --privkey."`
 	Privkey             string `placeholder:"FILE" help:"Private key of the identity."`
 	PrivkeyPasswordFile string `placeholder:"FILE" help:"File with the password of the private key."`
 
-	Persist      string   `short:"f" placeholder:"FILE" help:"Keep the node's id, its neighbours and its values in this file over restarts."`
+	Persist      string   `short:"f" placeholder:"FILE" help:"Keep the node's id, its neighbours and its values in this file over restarts: it is saved every 10 minutes and at the end."`
 	MaxStoreSize byteSize `default:"64MiB" placeholder:"SIZE" help:"Most bytes stored for others (default: 64MiB)."`
 	NoRateLimit  bool     `short:"U" help:"Answer any number of requests: for tests and closed networks."`
 	Workers      int      `default:"0" placeholder:"N" help:"Goroutines that serve each socket (default: one for each processor, four at most)."`
 
-	Proxyserver    string `placeholder:"[HOST:]PORT" help:"Answer for the DHT over HTTP on this TCP port."`
-	Proxyserverssl string `placeholder:"[HOST:]PORT" help:"The same over TLS, with the identity's certificate."`
+	Proxyserver    string `placeholder:"[HOST:]PORT" help:"Answer for the DHT over HTTP on this TCP port: without HOST, where --bind says, which is on all interfaces by default."`
+	Proxyserverssl string `placeholder:"[HOST:]PORT" help:"The same over TLS, with the identity's certificate, and at all interfaces likewise."`
 	Pushserver     string `placeholder:"HOST:PORT" help:"Gorush server by which the proxy wakes phones."`
 	HTTP           string `name:"http" placeholder:"[HOST:]PORT" help:"Serve /healthz and /metrics there; without HOST, on loopback only."`
 
@@ -56,7 +57,9 @@ func (*serveDhtCmd) Help() string {
 		"Nodes that run at the same time with --identity need a folder each (see --home).\n\n" +
 		"When the node is ready, it prints one line, with --json {\"ready\":true,\"node\",\"network\",\"addrs\":[…]}, and where they " +
 		"are used key_id, http, and proxy and proxy_tls, which are lists. SIGINT (Ctrl-C) and SIGTERM end it with exit code 0; " +
-		"with --persist, the state is saved then.\n\n" +
+		"with --persist, the state is saved then, and every 10 minutes.\n\n" +
+		"/healthz answers 200 when the node is connected, or was told of no other by --bootstrap; 503 while it should be connected " +
+		"and is not.\n\n" +
 		"Examples:\n\n" +
 		"  kith serve dht --port 4222\n" +
 		"  kith serve dht --bootstrap 192.0.2.7:4222 --persist dht.state --identity --http 9100\n" +
@@ -93,10 +96,19 @@ func (c *serveDhtCmd) Run(ctx context.Context, app *App) error {
 // lock keeps other nodes from the files that only one may use. The locks that it got
 // are there with an error, too.
 func (c *serveDhtCmd) lock(app *App) (locks []*os.File, err error) {
-	if c.Persist != "" {
-		l, err := lock(c.Persist, "give each node a file of its own with --persist")
+	names := map[string]string{"--persist": c.Persist, "--save-identity": c.SaveIdentity}
+	if c.Identity {
+		if names["--home"], err = app.homePrefix(); err != nil {
+			return nil, err
+		}
+	}
+	for _, flag := range slices.Sorted(maps.Keys(names)) {
+		if names[flag] == "" {
+			continue
+		}
+		l, err := lock(names[flag], flag)
 		if err != nil {
-			return nil, Fail(kindOf(err), fmt.Errorf("the DHT state could not be saved: %w", err), fileHint(err, "--persist"))
+			return locks, err
 		}
 		locks = append(locks, l)
 	}
@@ -145,7 +157,11 @@ func (c *serveDhtCmd) config(app *App) (dht.Config, error) {
 func loadState(file string) (*dht.State, error) {
 	state, err := dht.LoadState(file)
 	if err != nil {
-		return nil, err
+		kind, next := kindOf(err), "name a file that can be read with --persist"
+		if kind == KindInternal { // the file is damaged; err says what to do
+			kind, next = KindUsage, ""
+		}
+		return nil, Fail(kind, err, next)
 	}
 	probe, err := os.CreateTemp(filepath.Dir(file), filepath.Base(file)+".*")
 	if err != nil {
@@ -161,13 +177,13 @@ func (c *serveDhtCmd) identity(app *App) (*identity.Identity, error) {
 	case fromFiles && (c.Certificate == "" || c.Privkey == ""):
 		return nil, Fail(KindUsage, errors.New("half an identity"), "give both --certificate and --privkey")
 	case fromFiles && c.SaveIdentity != "":
-		return nil, Fail(KindUsage, errors.New("--save-identity makes a new identity, --certificate names another"), "leave one of them out")
+		return nil, Fail(KindUsage, errors.New("--save-identity and --certificate name two identities"), "leave one of them out")
 	case fromFiles:
 		return loadIdentity(c.Certificate, c.Privkey, c.PrivkeyPasswordFile)
 	case c.SaveIdentity != "":
-		return app.newIdentity(c.SaveIdentity, identity.Options{})
+		return app.keptIdentity(c.SaveIdentity, c.PrivkeyPasswordFile, identity.Options{})
 	case c.Identity:
-		return app.homeIdentity(identity.Options{})
+		return app.homeIdentity(c.PrivkeyPasswordFile, identity.Options{})
 	}
 	return nil, nil
 }

@@ -47,8 +47,8 @@ type dhtServer struct {
 	metrics *obs.Registry
 	// bootstrap is where nodes are hoped for; none for the first of a network.
 	bootstrap []string
-	web     []webServer
-	ready   readyDoc
+	web       []webServer
+	ready     readyDoc
 }
 
 // webServer is an HTTP server on its listener.

@@ -27,14 +27,16 @@ func (s *dhtServer) watch(ctx context.Context, app *App) error {
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
 	var last dht.Info
-	since, warned := time.Now(), false
+	lost, warned := time.Now(), false // lost: since when it is not connected
 	for {
 		info, err := s.node.Info(ctx)
 		if err != nil {
 			return nil // the node has ended, and says itself why
 		}
 		if info.Status != last.Status {
-			since = time.Now()
+			if last.Status == dht.Connected {
+				lost = time.Now()
+			}
 			log.Info("DHT status", "status", info.Status, "was", last.Status)
 			if warned && info.Status == dht.Connected {
 				warned = false
@@ -45,7 +47,7 @@ func (s *dhtServer) watch(ctx context.Context, app *App) error {
 			log.Debug("good DHT nodes", "ipv4", info.IPv4.Good, "ipv6", info.IPv6.Good, "estimate", max(info.IPv4.Estimate, info.IPv6.Estimate))
 		}
 		last = info
-		if s.joins() && !warned && info.Status != dht.Connected && time.Since(since) >= joinTime {
+		if s.joins() && !warned && info.Status != dht.Connected && time.Since(lost) >= joinTime {
 			warned = true
 			log.Warn("no node answers at " + strings.Join(s.bootstrap, ", ") + "; still trying")
 		}

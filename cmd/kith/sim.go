@@ -51,10 +51,14 @@ func (c *simCmd) Run(ctx context.Context, app *App) error {
 		Link: simnet.Link{Latency: max(c.Latency, 1), Jitter: c.Jitter, Loss: float64(c.Loss)},
 	}
 	var told time.Time
+	phase, began := "", time.Duration(0)
 	report, err := s.Run(ctx, func(p kadsim.Progress) {
+		if p.Phase != phase {
+			phase, began = p.Phase, p.Time
+		}
 		if now := time.Now(); now.Sub(told) >= progressEvery {
 			told = now
-			app.Note("%-6s %3.0f %%, %d nodes, %v simulated", p.Phase, 100*p.Part, p.Nodes, p.Time.Truncate(time.Second))
+			app.Note("%-6s %s, %s, %v of simulated time", p.Phase, c.part(p, p.Time-began), count(p.Nodes, "node"), p.Time.Truncate(time.Second))
 		}
 	})
 	if ctx.Err() != nil {
@@ -66,23 +70,40 @@ func (c *simCmd) Run(ctx context.Context, app *App) error {
 	return app.Print(report, simText(report))
 }
 
+// part says how much of a phase is over, which has taken some simulated time so far.
+// How long puts take nobody knows before.
+func (c *simCmd) part(p kadsim.Progress, took time.Duration) string {
+	var part float64
+	switch p.Phase {
+	case "grow":
+		part = float64(p.Nodes) / float64(c.Nodes)
+	case "settle":
+		part = took.Seconds() / c.Settle.Seconds()
+	case "run":
+		part = took.Seconds() / c.Duration.Seconds()
+	default:
+		return "  …  "
+	}
+	return fmt.Sprintf("%3.0f %%", 100*min(part, 1))
+}
+
 // simText is the report for people.
 func simText(r kadsim.Report) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "nodes     %d, of %d that joined and %d that left, in %v\n", r.Nodes, r.Joined, r.Left, time.Duration(r.Seconds*float64(time.Second)).Round(time.Second))
+	fmt.Fprintf(&b, "nodes     %d at the end: %d joined and %d left, in %v of simulated time\n", r.Nodes, r.Joined, r.Left, time.Duration(r.Seconds*float64(time.Second)).Round(time.Second))
 	for _, o := range []struct {
 		name string
 		kadsim.Operations
 	}{{"puts", r.Put}, {"gets", r.Get}} {
-		fmt.Fprintf(&b, "%s      %d of %d worked, with %.1f requests and %.1f round trips each, half of them in %.0f ms, 99 %% in %.0f ms\n",
+		fmt.Fprintf(&b, "%s      %d of %d worked, with %.1f requests and %.1f round trips each, half of them within %.0f ms of simulated time, 99 %% within %.0f ms\n",
 			o.name, o.OK, o.Count, o.Requests, o.Rounds, o.P50, o.P99)
 	}
 	for _, s := range r.Survival {
-		fmt.Fprintf(&b, "survival  after %v: %d of %d values found, with %.0f %% of the nodes replaced\n",
-			time.Duration(s.Seconds*float64(time.Second)).Round(time.Second), s.Found, s.Of, 100*s.Replaced)
+		fmt.Fprintf(&b, "survival  %v after the puts: %d of %s found, with %.0f %% of the nodes replaced\n",
+			time.Duration(s.Seconds*float64(time.Second)).Round(time.Second), s.Found, count(s.Of, "value"), 100*s.Replaced)
 	}
-	fmt.Fprintf(&b, "traffic   %.0f bytes and %.2f packets sent by each node in a second\n", r.Traffic.Bytes, r.Traffic.Packets)
-	fmt.Fprintf(&b, "packets   %d sent, %d of them lost\nseed      %d\ndigest    %s\n", r.Packets, r.Lost, r.Seed, r.Digest)
+	fmt.Fprintf(&b, "traffic   %.0f bytes and %.2f packets sent by each node in a simulated second\n", r.Traffic.Bytes, r.Traffic.Packets)
+	fmt.Fprintf(&b, "packets   %d sent in all, %d of them lost\nseed      %d\ndigest    %s\n", r.Packets, r.Lost, r.Seed, r.Digest)
 	return b.String()
 }
 
@@ -97,7 +118,7 @@ func (s *share) UnmarshalText(b []byte) error {
 		f /= 100
 	}
 	if err != nil || !(f >= 0 && f <= 1) {
-		return fmt.Errorf("%q is not a share from 0%% to 100%%", b)
+		return fmt.Errorf("%q is not a share from 0%% to 100%%: write it like 5%%", b)
 	}
 	*s = share(f)
 	return nil
@@ -109,7 +130,9 @@ type churn float64
 // UnmarshalText reads a share, with "/min" behind it or not.
 func (c *churn) UnmarshalText(b []byte) error {
 	var s share
-	err := s.UnmarshalText([]byte(strings.TrimSuffix(string(b), "/min")))
+	if s.UnmarshalText([]byte(strings.TrimSuffix(string(b), "/min"))) != nil {
+		return fmt.Errorf("%q is not a share of the nodes that is replaced each minute: write it like 5%%/min", b)
+	}
 	*c = churn(s)
-	return err
+	return nil
 }

@@ -85,14 +85,29 @@ func (id valueID) MarshalText() ([]byte, error) { return []byte(id.String()), ni
 func (id valueID) String() string { return fmt.Sprintf("%016x", uint64(id)) }
 
 // keyArg is the key of a value on the command line.
-type keyArg dht.Key
+type keyArg struct {
+	dht.Key
+	text string
+}
 
 // UnmarshalText reads 40 hex digits, or hashes any other text.
 func (k *keyArg) UnmarshalText(b []byte) error {
 	key, err := dht.ParseKey(string(b))
-	*k = keyArg(key)
+	*k = keyArg{key, string(b)}
 	return err
 }
+
+// note warns of a text that was hashed but looks like a key with digits too few or
+// too many.
+func (k keyArg) note(app *App) {
+	n := len(k.text)
+	if n != keyDigits && n >= keyDigits-4 && n <= keyDigits+4 && strings.Trim(k.text, "0123456789abcdefABCDEF") == "" {
+		app.Note("The key has %d hex digits, not %d, so it is hashed like any other text.", n, keyDigits)
+	}
+}
+
+// keyDigits is how many hex digits a key has.
+const keyDigits = 2 * len(dht.Key{})
 
 // filterFlags pick values by what they are.
 type filterFlags struct {

@@ -12,6 +12,15 @@ import (
 // largest last. A query by id reaches each value.
 const maxAnswerBytes = 1 << 20
 
+// maxRowBytes bounds the selected fields of one answer, which travel in one packet.
+const maxRowBytes = 32 << 10
+
+// Values of one put, in the packet and in parts; more are refused.
+const (
+	maxPutValues = 64
+	maxPutSizes  = 256
+)
+
 // Bounds of what is kept for strangers that have to prove their address first.
 const (
 	maxStrangers    = 1024
@@ -286,6 +295,8 @@ func (c *Core) matching(key wire.Key, q wire.Query) []wire.Packed {
 				bytes -= len(s.Bytes)
 				continue
 			}
+		} else if bytes += wire.RowSize(q.Select, s.Value); bytes > maxRowBytes {
+			break
 		}
 		list = append(list, s.Packed)
 	}
@@ -298,6 +309,10 @@ func (c *Core) handlePut(from netip.AddrPort, m *wire.Message) {
 			c.sendError(from, m.TID, wire.CodeNoKey, "Put with invalid ID", 0)
 			return
 		}
+	}
+	if len(m.Values) > maxPutValues || len(m.Sizes) > maxPutSizes {
+		c.sendError(from, m.TID, wire.CodeNoKey, "Put with too many values", 0)
+		return
 	}
 	if len(m.Sizes) > 0 {
 		c.awaitParts(from, m, nil)
@@ -339,6 +354,10 @@ func (c *Core) judgeAndKeep(key wire.Key, v *wire.Value, created time.Time, from
 	var old *stored
 	if sh != nil {
 		old = sh.get(v.ID)
+	}
+	if old != nil && !old.expires.After(c.now) {
+		c.store.remove(old) // not swept yet: it forbids nothing
+		old = nil
 	}
 	switch {
 	case old != nil && old.Value.SameContent(v):
@@ -390,7 +409,8 @@ func (c *Core) handleRefresh(from netip.AddrPort, m *wire.Message) {
 		c.sendError(from, m.TID, wire.CodeNotFound, "Access operation for unknown storage", 0)
 		return
 	}
-	c.store.renew(s, c.now)
-	c.pushNotice(sh, s.Value, false)
+	if c.store.renew(s, c.now) {
+		c.pushNotice(sh, s.Value, false)
+	}
 	c.reply(from, m.TID, &wire.Answer{ValueID: m.ValueID}, 0)
 }

@@ -495,3 +495,44 @@ func TestChallenge(t *testing.T) {
 	}
 	checkInvariants(t, r.c)
 }
+
+// A value that ended does not forbid another one, even before it is swept.
+func TestPutOverExpired(t *testing.T) {
+	r := newRig(t, Config{})
+	p := r.peer("192.0.2.1:4222")
+	r.join(p)
+	r.put(p, wire.Key{1}, text(1, "old"))
+	r.now = r.now.Add(defaultLife + time.Millisecond)
+	if a := r.put(p, wire.Key{1}, text(1, "new")); a.m.Refused != wire.Stored {
+		t.Errorf("refused: %v", a.m.Refused)
+	}
+}
+
+// Selected fields travel in one packet, however many values there are.
+func TestRowsBounded(t *testing.T) {
+	r := newRig(t, Config{})
+	p := r.peer("192.0.2.1:4222")
+	r.join(p)
+	for i := range 50 {
+		v := &wire.Value{ID: wire.ValueID(i + 1), UserType: strings.Repeat("x", 2000)}
+		r.c.keep(wire.Key{1}, v, r.now, p.addr, func() bool { return true })
+	}
+	q := wire.Query{Select: []wire.Field{wire.FieldUserType}}
+	a := r.only(r.ask(p, wire.Request{Method: wire.Get, Key: wire.Key{1}, Query: q}))
+	if len(a.m.Rows) == 0 || len(a.b) > maxRowBytes+1024 {
+		t.Errorf("%d rows in %d bytes", len(a.m.Rows), len(a.b))
+	}
+}
+
+func TestPutTooMany(t *testing.T) {
+	r := newRig(t, Config{})
+	p := r.peer("192.0.2.1:4222")
+	r.join(p)
+	q := wire.Request{Method: wire.Put, Key: wire.Key{1}, Token: p.token}
+	for i := range maxPutSizes + 1 {
+		q.Values = append(q.Values, text(wire.ValueID(i+1), "x"))
+	}
+	if a := r.only(r.ask(p, q)); a.m.Kind != wire.Error {
+		t.Errorf("answered by %v", kinds([]packet{a}))
+	}
+}

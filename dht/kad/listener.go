@@ -95,10 +95,11 @@ func (c *Core) handleListen(from netip.AddrPort, m *wire.Message) {
 			c.crowdOut()
 			sh = c.store.shelf(m.Key)
 		}
-		l = &listener{key: m.Key, addr: from, socket: m.Socket, legacy: m.Version == 0}
+		l = &listener{key: m.Key, addr: from, socket: m.Socket}
 		sh.listeners = append(sh.listeners, l)
 		c.watch.add(l)
 	}
+	l.legacy = m.Version == 0
 	l.query, l.until = m.Query, c.now.Add(listenLife)
 	if isNew || l.missed {
 		l.missed = false

@@ -50,11 +50,11 @@ func TestListenServed(t *testing.T) {
 	if m := pushed("new value", r.ask(w, q)); len(m.Values) != 1 || m.Values[0].ID != 2 || m.Socket != 99 {
 		t.Errorf("new value: %+v", m)
 	}
-	r.pass(time.Second)
+	r.pass(maxUntold)
 	if m := pushed("put again", r.ask(w, q)); len(m.Values) != 0 || !slices.Equal(m.Renewed, []wire.ValueID{2}) {
 		t.Errorf("put again: %+v", m)
 	}
-	r.pass(time.Second)
+	r.pass(maxUntold)
 	if m := pushed("refresh", r.ask(w, wire.Request{Method: wire.Refresh, Key: key, Token: w.token, ValueID: 2})); !slices.Equal(m.Renewed, []wire.ValueID{2}) {
 		t.Errorf("refresh: %+v", m)
 	}
@@ -64,13 +64,13 @@ func TestListenServed(t *testing.T) {
 	if m := pushed("edit", r.askParts(w, q)); len(m.Sizes) != 1 {
 		t.Errorf("edit: %+v", m)
 	}
-	expired := of(r.pass(9*time.Minute+55*time.Second), wire.Ask, wire.Update)
+	expired := of(r.pass(9*time.Minute+35*time.Second), wire.Ask, wire.Update)
 	if len(expired) > 0 {
 		t.Errorf("%d updates before anything ends", len(expired))
 	}
 	r.listen(p, key, 99, wire.Query{})
 	var ids []wire.ValueID
-	for _, a := range of(r.pass(40*time.Second), wire.Ask, wire.Update) {
+	for _, a := range of(r.pass(60*time.Second), wire.Ask, wire.Update) {
 		ids = append(ids, a.m.Expired...)
 	}
 	slices.Sort(ids)
@@ -141,7 +141,7 @@ func TestListenLegacy(t *testing.T) {
 	if len(to) != 1 || to[0].m.Kind != wire.Reply || to[0].m.TID != 77 || len(to[0].m.Values) != 1 {
 		t.Errorf("a value is pushed as %v", kinds(to))
 	}
-	r.pass(time.Second)
+	r.pass(maxUntold)
 	if out := of(r.ask(w, put), wire.Notice, 0); len(out) != 1 || out[0].m.TID != 77 || !slices.Equal(out[0].m.Renewed, []wire.ValueID{1}) {
 		t.Error("a refresh is not noticed")
 	}
@@ -212,4 +212,41 @@ func TestKeyListeners(t *testing.T) {
 		t.Errorf("%d listeners of one key, want %d", n, maxKeyListeners)
 	}
 	checkInvariants(t, r.c)
+}
+
+// Listeners are not told of every refresh, only when the end moves noticeably.
+func TestNoticeRate(t *testing.T) {
+	r := newRig(t, Config{})
+	p, w := r.peer("192.0.2.1:4222"), r.peer("198.51.100.1:4222")
+	r.join(p)
+	r.join(w)
+	r.put(w, wire.Key{1}, text(1, "x"))
+	r.listen(p, wire.Key{1}, 9, wire.Query{})
+	n := 0
+	for range 20 {
+		r.now = r.now.Add(time.Second)
+		out := r.ask(w, wire.Request{Method: wire.Refresh, Key: wire.Key{1}, Token: w.token, ValueID: 1})
+		n += len(of(out, wire.Ask, wire.Update))
+	}
+	if n != 2 {
+		t.Errorf("%d notices in 20 s, want 2", n)
+	}
+}
+
+// A listener that renews with another version is served in that one.
+func TestListenerVersion(t *testing.T) {
+	r := newRig(t, Config{})
+	p := r.peer("192.0.2.1:4222")
+	r.join(p)
+	m := wire.Message{Kind: wire.Ask, Method: wire.Listen, Key: wire.Key{1}, Socket: 9}
+	for _, version := range []int{0, 1, 0} {
+		m.Version = version
+		r.do(func(now time.Time, out *Outbox) {
+			r.c.enter(now, out)
+			r.c.handleListen(p.addr, &m)
+		})
+		if got := r.c.store.shelves[m.Key].listeners[0].legacy; got != (version == 0) {
+			t.Errorf("version %d: legacy is %v", version, got)
+		}
+	}
 }

@@ -15,12 +15,16 @@ const (
 	valueCost    = 256     // bytes of book-keeping that count with a value
 )
 
+// maxUntold is how much longer a value may live without its listeners being told.
+const maxUntold = 10 * time.Second
+
 // A stored is one value of one key.
 type stored struct {
 	wire.Packed
 	key     wire.Key
 	created time.Time
 	expires time.Time
+	told    time.Time  // the expiry that listeners know
 	from    netip.Addr // source that it counts for; invalid for our own
 	cost    int64
 	pos     int // in its tenant's heap
@@ -77,7 +81,7 @@ func (s *storage) shelf(key wire.Key) *shelf {
 // put stores a value; the caller has judged that it may be, and that none with
 // that id is there. It is false when there is no room for it.
 func (s *storage) put(now time.Time, key wire.Key, v *stored) bool {
-	v.key = key
+	v.key, v.told = key, v.expires
 	v.cost = int64(len(v.Bytes)) + valueCost
 	sh := s.shelves[key]
 	if sh != nil && (len(sh.values) >= maxKeyValues || sh.bytes+v.cost > maxKeyBytes) {
@@ -124,7 +128,7 @@ func (s *storage) replace(now time.Time, old, v *stored) bool {
 }
 
 // renew lets a value live as one that was made at the given time, and tells
-// whether that is longer than it would. Copies that are handed on do not live
+// whether listeners should hear of it: not of every few seconds. Copies that are handed on do not live
 // longer for it, else a value could go from node to node for ever.
 func (s *storage) renew(v *stored, created time.Time) bool {
 	e := created.Add(Life(v.Value.Type))
@@ -133,6 +137,10 @@ func (s *storage) renew(v *stored, created time.Time) bool {
 	}
 	v.created, v.expires = created, e
 	s.tenants.moved(v)
+	if e.Sub(v.told) < min(Life(v.Value.Type)/10, maxUntold) {
+		return false
+	}
+	v.told = e
 	return true
 }
 

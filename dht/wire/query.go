@@ -37,6 +37,9 @@ func (f Field) String() string {
 // maxFilters bounds the filters and the fields of a query.
 const maxFilters = 16
 
+// maxFilterText bounds the user type in a filter, in bytes.
+const maxFilterText = 256
+
 // Filter is one condition of a query: the field must equal the value that belongs
 // to it.
 type Filter struct {
@@ -91,6 +94,11 @@ func (q Query) Matches(v *Value) bool {
 		}
 	}
 	return true
+}
+
+// filters tells whether there is a filter by that field already.
+func (q Query) filters(f Field) bool {
+	return slices.ContainsFunc(q.Where, func(have Filter) bool { return have.Field == f })
 }
 
 // SatisfiedBy tells whether an answer to other also answers q.
@@ -175,6 +183,9 @@ func readQuery(r *msgpack.Reader) (Query, error) {
 				if err != nil {
 					return err
 				}
+				if q.filters(f.Field) {
+					return fmt.Errorf("two filters by %s in a query", f.Field)
+				}
 				q.Where = append(q.Where, f)
 			}
 			return nil
@@ -222,6 +233,9 @@ func readFilter(r *msgpack.Reader) (Filter, error) {
 		return f, err
 	case FieldUserType:
 		b, err := v.Bytes()
+		if err == nil && len(b) > maxFilterText {
+			err = fmt.Errorf("user type of %d bytes in a filter", len(b))
+		}
 		f.UserType = string(b)
 		return f, err
 	default:
@@ -269,6 +283,9 @@ func ParseQuery(text string) (Query, error) {
 			if err != nil {
 				return Query{}, err
 			}
+			if q.filters(f.Field) {
+				return Query{}, fmt.Errorf("query: two filters by %s", f.Field)
+			}
 			q.Where = append(q.Where, f)
 		}
 	}
@@ -297,6 +314,9 @@ func parseFilter(item string) (Filter, error) {
 		f.Owner, err = identity.ParseKeyID(val)
 	case FieldUserType:
 		f.UserType = strings.Trim(val, `"`)
+		if len(f.UserType) > maxFilterText {
+			err = fmt.Errorf("more than %d bytes", maxFilterText)
+		}
 	default:
 		bits := 64
 		if field != FieldID {
@@ -321,6 +341,22 @@ type Row struct {
 
 // maxRows bounds the rows that are read from one answer.
 const maxRows = 1 << 12
+
+// RowSize returns the most bytes that the fields of v take in an answer.
+func RowSize(fields []Field, v *Value) int {
+	n := 0
+	for _, f := range fields {
+		switch f {
+		case FieldUserType:
+			n += 5 + len(v.UserType)
+		case FieldOwner:
+			n += 5 + max(len(v.Owner), 20)
+		default:
+			n += 9
+		}
+	}
+	return n
+}
 
 func appendRows(b []byte, fields []Field, values []*Value) []byte {
 	b = msgpack.AppendArray(msgpack.AppendString(msgpack.AppendMap(b, 2), "f"), len(fields))

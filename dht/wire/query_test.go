@@ -48,11 +48,12 @@ func TestQueryText(t *testing.T) {
 		}
 	}
 	many := strings.Repeat("id,", maxFilters)
-	if _, err := ParseQuery("SELECT " + many + " WHERE " + strings.ReplaceAll(many, "id", "id=1")); err != nil {
-		t.Errorf("%d fields and filters: %v", maxFilters, err)
+	if _, err := ParseQuery("SELECT " + many + " WHERE id=1"); err != nil {
+		t.Errorf("%d fields: %v", maxFilters, err)
 	}
 	for _, text := range []string{
 		"FROM x", "hello", "id", "SELECT nothing", "SELECT field", "WHERE id", "WHERE id=", "WHERE id=x", "WHERE id=-1",
+		"WHERE id=1,id=2", "WHERE seq=1 WHERE seq=2", "WHERE user_type=" + strings.Repeat("x", maxFilterText+1),
 		"WHERE value_type=65536", "WHERE seq=65536", "WHERE owner_pk=12", "WHERE id=18446744073709551616", "WHERE =1",
 		"SELECT id,id" + strings.Repeat(",id", maxFilters), "SELECT " + many + " SELECT id", "WHERE " + strings.Repeat("id=1 ", maxFilters) + " WHERE id=1",
 	} {
@@ -108,7 +109,7 @@ func TestQueryMatches(t *testing.T) {
 }
 
 func TestOnWire(t *testing.T) {
-	q, err := ParseQuery("SELECT id,seq WHERE seq=1,id=2,seq=3")
+	q, err := ParseQuery("SELECT id,seq WHERE seq=1,id=2")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -277,4 +278,22 @@ func checkQuery(t *testing.T, q Query) {
 		t.Fatalf("%+v does not satisfy itself", q)
 	}
 	q.Matches(&Value{ID: 1})
+}
+
+// Filters of strangers are small, and one for each field.
+func TestFilterBounds(t *testing.T) {
+	for _, test := range []struct {
+		q    Query
+		good bool
+	}{
+		{WhereUserType(strings.Repeat("x", maxFilterText)), true},
+		{WhereUserType(strings.Repeat("x", maxFilterText+1)), false},
+		{Query{Where: []Filter{{Field: FieldOwner}, {Field: FieldOwner}}}, false},
+		{Query{Where: []Filter{{Field: FieldID}, {Field: FieldType}}}, true},
+	} {
+		r := msgpack.NewReader(test.q.Append(nil))
+		if _, err := readQuery(&r); (err == nil) != test.good {
+			t.Errorf("%d filters: %v", len(test.q.Where), err)
+		}
+	}
 }
