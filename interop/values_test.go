@@ -129,7 +129,6 @@ func TestRealFiltersAtKith(t *testing.T) {
 			w.Errorf("get k%s: %v, want %v", where, got, want)
 		}
 	}
-
 }
 
 // largeSizes are of values that travel in parts. The last is the most that there

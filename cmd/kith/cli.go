@@ -114,7 +114,10 @@ func usage(err error) error {
 	for _, plain := range [...]struct{ from, to string }{
 		{"expected one of ", "a command is missing: "},
 		{"expected \"<", "an argument is missing: \"<"},
-		{"expected a valid ", "write a "}, {"expected duration but", "write a time like 30s, but"}, {" bit uint", "-bit number"}, {" bit int", "-bit number"},
+		{"expected a valid ", "write a "},
+		{"expected duration but", "write a time like 30s, but"},
+		{" bit uint", "-bit number"},
+		{" bit int", "-bit number"},
 	} {
 		text = strings.Replace(text, plain.from, plain.to, 1)
 	}

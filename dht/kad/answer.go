@@ -23,8 +23,8 @@ const (
 
 // Bounds of what is kept for strangers that have to prove their address first.
 const (
-	maxStrangers    = 1024
-	heldPerStranger = 16
+	maxStrangers    = 4096
+	heldPerStranger = 8
 )
 
 // waiting has the strangers that were challenged, by address and in order.
@@ -79,9 +79,9 @@ type question struct {
 	query  wire.Query
 }
 
-// challenge pings an address that nothing is known of. When too many were, the
-// one that has waited longest makes room: a flood of forged addresses lets it wait
-// for its round trip still.
+// challenge pings an address that nothing is known of. When too many were, the one
+// that has waited longest makes room: while more than that many addresses are forged
+// within a round trip, newcomers have to try again, and known nodes notice nothing.
 func (c *Core) challenge(f *family, from netip.AddrPort) *stranger {
 	if s := c.waiting.from[from]; s != nil {
 		return s
@@ -287,7 +287,7 @@ func (c *Core) matching(key wire.Key, q wire.Query) []wire.Packed {
 	var list []wire.Packed
 	bytes := 0
 	for _, s := range sh.values {
-		if !s.expires.After(c.now) || !q.Matches(s.Value) {
+		if !s.expires.After(c.now) || !q.MatchesOwned(s.Value, s.owner) {
 			continue
 		}
 		if len(q.Select) == 0 {
@@ -362,7 +362,7 @@ func (c *Core) judgeAndKeep(key wire.Key, v *wire.Value, created time.Time, from
 	switch {
 	case old != nil && old.Value.SameContent(v):
 		if c.store.renew(old, created) {
-			c.pushNotice(sh, old.Value, false)
+			c.pushNotice(sh, old, false)
 		}
 		return wire.Stored
 	case old != nil && !replaces(old.Value, v, signatureOK):
@@ -410,7 +410,7 @@ func (c *Core) handleRefresh(from netip.AddrPort, m *wire.Message) {
 		return
 	}
 	if c.store.renew(s, c.now) {
-		c.pushNotice(sh, s.Value, false)
+		c.pushNotice(sh, s, false)
 	}
 	c.reply(from, m.TID, &wire.Answer{ValueID: m.ValueID}, 0)
 }

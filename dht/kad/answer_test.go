@@ -327,6 +327,7 @@ func TestRequestRates(t *testing.T) {
 	for i := range 20 {
 		flood(address(i).String(), 2000)
 	}
+	r.c.proven.set(r.now, netip.MustParseAddrPort("203.0.113.5:4222"), struct{}{})
 	if n := flood("203.0.113.5:4222", quietRate); n != quietRate {
 		t.Errorf("%d of %d requests of somebody quiet are answered in a flood", n, quietRate)
 	}
@@ -408,13 +409,20 @@ func TestAmplification(t *testing.T) {
 				v := r.peer(victim)
 				setup(r, v)
 				alone := [...]wire.Request{
-					{Method: wire.Ping}, {Method: wire.Find, Key: wire.Key{1}}, {Method: wire.Find, Key: wire.Key{1}, Want: wire.IPv4 | wire.IPv6},
-					{Method: wire.Get, Key: wire.Key{1}}, {Method: wire.Get},
+					{Method: wire.Ping},
+					{Method: wire.Find, Key: wire.Key{1}},
+					{Method: wire.Find, Key: wire.Key{1}, Want: wire.IPv4 | wire.IPv6},
+					{Method: wire.Get, Key: wire.Key{1}},
+					{Method: wire.Get},
 					{Method: wire.Get, Key: wire.Key{1}, Query: wire.WhereID(1)},
 					{Method: wire.Get, Key: wire.Key{1}, Query: wire.Query{Select: []wire.Field{wire.FieldID}}},
-					{Method: wire.Put, Key: wire.Key{1}, Values: []wire.Packed{text(1, "x")}}, {Method: wire.Put},
-					{Method: wire.Listen, Key: wire.Key{1}}, {Method: wire.Listen}, {Method: wire.Refresh, Key: wire.Key{1}},
-					{Method: wire.Update, Key: wire.Key{1}, Socket: 1}, {Method: wire.Update, Socket: 1, Expired: []wire.ValueID{1}},
+					{Method: wire.Put, Key: wire.Key{1}, Values: []wire.Packed{text(1, "x")}},
+					{Method: wire.Put},
+					{Method: wire.Listen, Key: wire.Key{1}},
+					{Method: wire.Listen},
+					{Method: wire.Refresh, Key: wire.Key{1}},
+					{Method: wire.Update, Key: wire.Key{1}, Socket: 1},
+					{Method: wire.Update, Socket: 1, Expired: []wire.ValueID{1}},
 				}
 				send := func(r *rig, v *peer, q wire.Request, tid uint32, wait time.Duration) {
 					t.Helper()

@@ -302,7 +302,7 @@ func (c *Core) receive(from netip.AddrPort, m *wire.Message, size int) {
 	}
 	switch m.Kind {
 	case wire.Ask:
-		if !c.limiter.allow(c.now, from.Addr()) {
+		if _, proven := c.proven.get(c.now, from); !c.limiter.allow(c.now, from.Addr(), proven) {
 			c.ignore(RateLimited)
 			return
 		}

@@ -67,11 +67,12 @@ func (b *bucket) take(now time.Time, rate float32) bool {
 	return true
 }
 
-// A limiter bounds requests by source and in all. A source that asks little is
-// served even while others exhaust what is allowed in all.
+// A limiter bounds requests by source and in all. A source that asks little, from an
+// address that is proven, is served even while others exhaust what is allowed in all.
 type limiter struct {
 	total, each float32 // per second; 0 means no limit
 	all         bucket
+	strangers   bucket // half of all, for who has not proven an address
 	sources     generations[netip.Addr, sourceRate]
 }
 
@@ -80,16 +81,21 @@ type sourceRate struct {
 	quiet bucket // what it is granted beside the total
 }
 
-// quietRate is how many requests a second a source may make at any time.
+// quietRate is how many requests a second a proven source may make at any time.
 const quietRate = 32
 
-func (l *limiter) allow(now time.Time, from netip.Addr) bool {
+func (l *limiter) allow(now time.Time, from netip.Addr, proven bool) bool {
 	if l.each == 0 {
 		return true
 	}
 	src := source(from)
 	r, _ := l.sources.get(now, src)
-	ok := r.all.take(now, l.each) && (r.quiet.take(now, quietRate) || l.all.take(now, l.total))
+	ok := r.all.take(now, l.each)
+	if ok && proven {
+		ok = r.quiet.take(now, quietRate) || l.all.take(now, l.total)
+	} else if ok {
+		ok = l.strangers.take(now, l.total/2) && l.all.take(now, l.total)
+	}
 	l.sources.set(now, src, r)
 	return ok
 }

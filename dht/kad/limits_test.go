@@ -71,10 +71,10 @@ func TestBucket(t *testing.T) {
 
 func TestLimiter(t *testing.T) {
 	quiet := netip.MustParseAddr("192.0.2.1")
-	flood := func(l *limiter, now time.Time, sources, each int, format string) (n int) {
+	flood := func(l *limiter, now time.Time, sources, each int, format string, proven bool) (n int) {
 		for i := range sources {
 			for range each {
-				if l.allow(now, netip.MustParseAddr(fmt.Sprintf(format, i))) {
+				if l.allow(now, netip.MustParseAddr(fmt.Sprintf(format, i)), proven) {
 					n++
 				}
 			}
@@ -85,29 +85,31 @@ func TestLimiter(t *testing.T) {
 		name          string
 		sources, each int
 		format        string
+		proven        bool
 		most          int
 	}{
-		{"one source", 1, 5000, "198.51.100.%d", 100 + quietRate},
-		{"one /64", 200, 100, "2001:db8::%x", 100 + quietRate},
-		{"many sources", 200, 100, "198.51.100.%d", 800 + 200*quietRate},
+		{"one source", 1, 5000, "198.51.100.%d", true, 100},
+		{"one /64", 200, 100, "2001:db8::%x", true, 100},
+		{"many sources", 200, 100, "198.51.100.%d", true, 800 + 200*quietRate},
+		{"forged sources", 200, 100, "198.51.100.%d", false, 400},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			l := &limiter{total: 800, each: 100}
 			l.sources = generations[netip.Addr, sourceRate]{span: time.Minute, half: 1 << 15}
-			n := flood(l, epoch, test.sources, test.each, test.format)
+			n := flood(l, epoch, test.sources, test.each, test.format, test.proven)
 			if n > test.most || n < 100 {
 				t.Errorf("%d requests are let in, at most %d should be", n, test.most)
 			}
 			for range quietRate {
-				if !l.allow(epoch, quiet) {
+				if !l.allow(epoch, quiet, true) {
 					t.Fatal("somebody who asks little is shut out")
 				}
 			}
 		})
 	}
 	off := &limiter{}
-	if n := flood(off, epoch, 1, 5000, "198.51.100.%d"); n != 5000 {
+	if n := flood(off, epoch, 1, 5000, "198.51.100.%d", false); n != 5000 {
 		t.Errorf("without limits %d of 5000 are let in", n)
 	}
 }

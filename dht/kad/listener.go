@@ -9,8 +9,10 @@ import (
 
 const (
 	listenLife       = 10 * time.Minute // after the last renewal
-	maxKeyListeners  = 1 << 14
-	listenerExamined = 8 // when there are too many: the heaviest source among so many goes
+	maxKeyListeners  = 1 << 13
+	maxAddrListeners = 16 // of one address for one key
+	maxFailedPushes  = 2  // in a row, after which a listener goes
+	listenerExamined = 8  // when there are too many: the heaviest source among so many goes
 )
 
 // A listener is another node that wants to hear of the values of a key.
@@ -20,6 +22,8 @@ type listener struct {
 	socket uint32
 	legacy bool
 	missed bool // it did not confirm what was pushed
+	failed int  // pushes in a row that it did not confirm
+	gone   bool // it is not in the lists any more
 	query  wire.Query
 	until  time.Time
 	pos    int // in listeners.all
@@ -54,6 +58,7 @@ func (ls *listeners) remove(l *listener) {
 
 // unlisten forgets a listener.
 func (c *Core) unlisten(l *listener) {
+	l.gone = true
 	c.watch.remove(l)
 	sh := c.store.shelves[l.key]
 	for i, other := range sh.listeners {
@@ -80,15 +85,28 @@ func (c *Core) sweepListeners() {
 func (c *Core) handleListen(from netip.AddrPort, m *wire.Message) {
 	sh := c.store.shelf(m.Key)
 	var l *listener
+	var same *listener // the oldest of that address
+	count := 0
 	for _, have := range sh.listeners {
-		if have.addr == from && have.socket == m.Socket {
+		if have.addr != from {
+			continue
+		}
+		count++
+		if have.socket == m.Socket {
 			l = have
+		}
+		if same == nil || have.until.Before(same.until) {
+			same = have
 		}
 	}
 	isNew := l == nil
 	if isNew {
-		if len(sh.listeners) >= maxKeyListeners {
-			c.unlisten(sh.listeners[c.rand.IntN(len(sh.listeners))])
+		switch {
+		case count >= maxAddrListeners:
+			c.unlisten(same)
+			sh = c.store.shelf(m.Key)
+		case len(sh.listeners) >= maxKeyListeners:
+			c.unlisten(heaviest(sh.listeners))
 			sh = c.store.shelf(m.Key)
 		}
 		if len(c.watch.all) >= c.cfg.Limits.Listeners {
@@ -112,6 +130,23 @@ func (c *Core) handleListen(from netip.AddrPort, m *wire.Message) {
 	c.reply(from, m.TID, &wire.Answer{Token: tok[:]}, 0)
 }
 
+// heaviest returns the listener that was renewed longest ago, of the source that has
+// most of the list.
+func heaviest(list []*listener) *listener {
+	count := make(map[netip.Addr]int)
+	for _, l := range list {
+		count[source(l.addr.Addr())]++
+	}
+	worst := list[0]
+	for _, l := range list[1:] {
+		a, b := count[source(l.addr.Addr())], count[source(worst.addr.Addr())]
+		if a > b || a == b && l.until.Before(worst.until) {
+			worst = l
+		}
+	}
+	return worst
+}
+
 // crowdOut makes room for one listener at the expense of whoever has many.
 func (c *Core) crowdOut() {
 	var worst *listener
@@ -128,7 +163,7 @@ func (c *Core) crowdOut() {
 // pushValue tells listeners of a value that is new or changed.
 func (c *Core) pushValue(key wire.Key, sh *shelf, s *stored) {
 	for _, l := range sh.listeners {
-		if l.until.After(c.now) && l.query.Matches(s.Value) {
+		if l.until.After(c.now) && l.query.MatchesOwned(s.Value, s.owner) {
 			c.pushTo(l, []wire.Packed{s.Packed})
 		}
 	}
@@ -153,11 +188,11 @@ func (c *Core) pushTo(l *listener, values []wire.Packed) {
 }
 
 // pushNotice tells listeners that a value was refreshed, or is gone.
-func (c *Core) pushNotice(sh *shelf, v *wire.Value, gone bool) {
-	ids := []wire.ValueID{v.ID}
+func (c *Core) pushNotice(sh *shelf, s *stored, gone bool) {
+	ids := []wire.ValueID{s.Value.ID}
 	for _, l := range sh.listeners {
 		f := c.familyOf(l.addr.Addr())
-		if f == nil || !l.until.After(c.now) || !l.query.Matches(v) {
+		if f == nil || !l.until.After(c.now) || !l.query.MatchesOwned(s.Value, s.owner) {
 			continue
 		}
 		tok := c.tokens.issue(c.now, l.addr)
@@ -186,20 +221,23 @@ type pushed struct {
 	l *listener
 }
 
-func (p pushed) replied(*request, *wire.Message) {}
+func (p pushed) replied(*request, *wire.Message) { p.l.failed = 0 }
 func (p pushed) late(*request)                   {}
 
 // failed shortens the life of a listener that does not answer: its next renewal
-// comes soon when it lives, and brings it what it missed.
+// comes soon when it lives, and brings it what it missed. The second time it goes.
 func (p pushed) failed(*request, int) {
 	p.l.missed = true
 	if soon := p.c.now.Add(listenLife / 2); p.l.until.After(soon) {
 		p.l.until = soon
 	}
+	if p.l.failed++; p.l.failed >= maxFailedPushes && !p.l.gone {
+		p.c.unlisten(p.l)
+	}
 }
 
 // valueGone is called by the storage for each value that leaves it.
 func (c *Core) valueGone(sh *shelf, s *stored) {
-	c.pushNotice(sh, s.Value, true)
+	c.pushNotice(sh, s, true)
 	c.tellLocal(s.key, s.Value, true)
 }

@@ -163,7 +163,7 @@ func (c *Core) handleParts(f *family, from netip.AddrPort, m *wire.Message) {
 	if p == nil {
 		// Parts can overtake what announces them; from strangers they count as
 		// requests, so that they cannot be used to flood.
-		if _, proven := c.proven.get(c.now, from); !proven || !c.limiter.allow(c.now, from.Addr()) {
+		if _, proven := c.proven.get(c.now, from); !proven || !c.limiter.allow(c.now, from.Addr(), true) {
 			c.ignore(BadPart)
 			return
 		}

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/kith-im/kith/dht/wire"
+	"github.com/kith-im/kith/identity"
 )
 
 // Bounds of the storage below the configured total. A source is an IPv4 address
@@ -27,7 +28,8 @@ type stored struct {
 	told    time.Time  // the expiry that listeners know
 	from    netip.Addr // source that it counts for; invalid for our own
 	cost    int64
-	pos     int // in its tenant's heap
+	owner   identity.KeyID // of the value
+	pos     int            // in its tenant's heap
 }
 
 // A shelf has the values of a key and those who listen to it.
@@ -48,6 +50,41 @@ func (s *shelf) get(id wire.ValueID) *stored {
 		}
 	}
 	return nil
+}
+
+// full tells whether a value of that cost has no room on the shelf.
+func (s *shelf) full(cost int64) bool {
+	return len(s.values) > 0 && (len(s.values) >= maxKeyValues || s.bytes+cost > maxKeyBytes)
+}
+
+// evictable returns what has to go first when the shelf is full and v comes: what
+// expires first of the block that takes most of the shelf. It is nil when that is
+// v's own block.
+func (s *shelf) evictable(v *stored) *stored {
+	if !v.from.IsValid() || v.cost > maxKeyBytes {
+		return nil
+	}
+	mine := blockOf(v.from)
+	taken := map[netip.Prefix]int64{mine: v.cost}
+	for _, have := range s.values {
+		if have.from.IsValid() {
+			taken[blockOf(have.from)] += have.cost
+		}
+	}
+	var first *stored
+	for _, have := range s.values {
+		if !have.from.IsValid() {
+			continue
+		}
+		b := blockOf(have.from)
+		if taken[b] <= taken[mine] {
+			continue
+		}
+		if first == nil || taken[b] > taken[blockOf(first.from)] || b == blockOf(first.from) && have.expires.Before(first.expires) {
+			first = have
+		}
+	}
+	return first
 }
 
 // A storage keeps values until they expire, within limit bytes in all. When it is
@@ -81,14 +118,18 @@ func (s *storage) shelf(key wire.Key) *shelf {
 // put stores a value; the caller has judged that it may be, and that none with
 // that id is there. It is false when there is no room for it.
 func (s *storage) put(now time.Time, key wire.Key, v *stored) bool {
-	v.key, v.told = key, v.expires
+	v.key, v.told, v.owner = key, v.expires, v.Value.OwnerID()
 	v.cost = int64(len(v.Bytes)) + valueCost
 	sh := s.shelves[key]
-	if sh != nil && (len(sh.values) >= maxKeyValues || sh.bytes+v.cost > maxKeyBytes) {
+	if sh != nil && sh.full(v.cost) {
 		s.sweepShelf(now, key, sh)
-		if sh = s.shelves[key]; sh != nil && (len(sh.values) >= maxKeyValues || sh.bytes+v.cost > maxKeyBytes) {
+	}
+	for sh = s.shelves[key]; sh != nil && sh.full(v.cost); sh = s.shelves[key] {
+		first := sh.evictable(v)
+		if first == nil {
 			return false
 		}
+		s.remove(first)
 	}
 	if !s.makeRoom(now, v) {
 		return false

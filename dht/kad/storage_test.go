@@ -105,6 +105,27 @@ func TestStorageLimits(t *testing.T) {
 	}
 }
 
+// One block of addresses cannot keep others from storing under a key.
+func TestStorageFullKey(t *testing.T) {
+	s := newStorage(64 << 20)
+	key := wire.Key{1}
+	for i := range maxKeyValues {
+		from := netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}).String()
+		if !s.put(epoch, key, testStored(wire.ValueID(i+1), 10, from, epoch.Add(time.Hour))) {
+			t.Fatalf("value %d has no room", i)
+		}
+	}
+	if !s.put(epoch, key, testStored(1<<20, 10, "198.51.100.1", epoch.Add(time.Minute))) {
+		t.Error("another block has no room")
+	}
+	if s.put(epoch, key, testStored(1<<21, 10, "192.0.2.77", epoch.Add(2*time.Hour))) {
+		t.Error("the block that fills the key gets more")
+	}
+	if s.shelves[key].get(1<<20) == nil || len(s.shelves[key].values) != maxKeyValues {
+		t.Error("the wrong value made room")
+	}
+}
+
 // Property: after any operations the accounts add up.
 func TestStorageRandom(t *testing.T) {
 	r := rand.New(rand.NewPCG(7, 7))

@@ -49,14 +49,15 @@ type Filter struct {
 	UserType string         // FieldUserType
 }
 
-func (f Filter) matches(v *Value) bool {
+// matches tells whether v, whose owner's id is known to be owner, passes.
+func (f Filter) matches(v *Value, owner identity.KeyID) bool {
 	switch f.Field {
 	case FieldID:
 		return uint64(v.ID) == f.Num
 	case FieldType:
 		return uint64(v.Type) == f.Num
 	case FieldOwner:
-		return v.OwnerID() == f.Owner
+		return owner == f.Owner
 	case FieldSeq:
 		return uint64(v.Seq) == f.Num
 	case FieldUserType:
@@ -88,8 +89,18 @@ func (q Query) IsZero() bool { return len(q.Select) == 0 && len(q.Where) == 0 }
 
 // Matches tells whether v passes all filters.
 func (q Query) Matches(v *Value) bool {
+	var owner identity.KeyID
+	if q.filters(FieldOwner) {
+		owner = v.OwnerID()
+	}
+	return q.MatchesOwned(v, owner)
+}
+
+// MatchesOwned is [Query.Matches] for who keeps the id of v's owner, and so need not
+// hash the key each time.
+func (q Query) MatchesOwned(v *Value, owner identity.KeyID) bool {
 	for _, f := range q.Where {
-		if !f.matches(v) {
+		if !f.matches(v, owner) {
 			return false
 		}
 	}
