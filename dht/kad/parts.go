@@ -74,19 +74,31 @@ func (c *Core) awaitParts(from netip.AddrPort, m *wire.Message, r *request) bool
 			c.partsTimeout(p)
 			return true
 		}
+		if r == nil && p.r != nil && c.requests[p.r.tid] == p.r {
+			c.ignore(BadPart) // who answers us does not begin another message meanwhile
+			return false
+		}
 		c.closeParts(p)
 	}
 	p := &partial{key: key, r: r, begun: c.now}
 	for _, size := range m.Sizes {
 		v := partialValue{size: size}
-		if size > 0 && size <= wire.MaxPackedSize+wireSlack && p.bytes+size <= maxPartialSum/4 {
+		if size > 0 && size <= wire.MaxPackedSize+wireSlack && p.bytes+size <= maxPartialSum/16 {
 			v.buf = make([]byte, size)
 			v.missing = []span{{0, size}}
 			p.bytes += size
 		}
 		p.values = append(p.values, v)
 	}
-	if p.bytes == 0 || len(c.parts.open) >= maxPartial || c.parts.bytes+p.bytes > maxPartialSum {
+	count, sum := maxPartial, maxPartialSum
+	if r == nil { // half is for the answers to our own requests, and others share the rest
+		count, sum = count/2, sum/2
+		if c.parts.begunBy(from)+p.bytes > maxPartialSum/16 {
+			c.ignore(BadPart)
+			return false
+		}
+	}
+	if p.bytes == 0 || len(c.parts.open) >= count || c.parts.bytes+p.bytes > sum {
 		c.ignore(BadPart)
 		return false
 	}
@@ -111,6 +123,17 @@ func (c *Core) awaitParts(from netip.AddrPort, m *wire.Message, r *request) bool
 		}
 	}
 	return true
+}
+
+// begunBy returns how many bytes are set aside for messages that a source began.
+func (a *assembly) begunBy(from netip.AddrPort) int {
+	src, bytes := source(from.Addr()), 0
+	for key, p := range a.open {
+		if p.r == nil && source(key.from.Addr()) == src {
+			bytes += p.bytes
+		}
+	}
+	return bytes
 }
 
 // wireSlack is how much larger than [wire.MaxPackedSize] a signed value may be,

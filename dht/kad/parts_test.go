@@ -3,6 +3,7 @@ package kad
 import (
 	"bytes"
 	"math/rand/v2"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -167,6 +168,17 @@ func TestPartsOversize(t *testing.T) {
 			checkInvariants(t, r.c)
 		})
 	}
+	t.Run("of one source", func(t *testing.T) {
+		r := newRig(t, Config{})
+		for i := range 100 {
+			p := &peer{addr: netip.AddrPortFrom(address(1).Addr(), uint16(5000+i)), env: wire.Envelope{Self: r.id()}}
+			tok := r.c.tokens.issue(r.now, p.addr)
+			r.receive(p.addr, sizes(p, tok[:], 60_000, 60_000))
+		}
+		if n := r.c.parts.bytes; n > maxPartialSum/16 || n < maxPartialSum/32 {
+			t.Errorf("%d bytes are set aside, want up to a sixteenth of %d", n, maxPartialSum)
+		}
+	})
 	t.Run("many", func(t *testing.T) {
 		r := newRig(t, Config{})
 		for i := range 2000 {
@@ -175,8 +187,8 @@ func TestPartsOversize(t *testing.T) {
 			r.receive(p.addr, sizes(p, tok[:], 60_000, 60_000))
 		}
 		checkInvariants(t, r.c)
-		if n := r.c.parts.bytes; n < maxPartialSum/2 {
-			t.Errorf("only %d bytes are set aside", n)
+		if n := r.c.parts.bytes; n < maxPartialSum/3 || n > maxPartialSum/2 {
+			t.Errorf("%d bytes are set aside, want up to half of %d", n, maxPartialSum)
 		}
 		r.pass(partsLife)
 		if len(r.c.parts.open) > 0 || r.c.parts.bytes != 0 {
@@ -287,4 +299,27 @@ func TestSendParts(t *testing.T) {
 		r.ask(p, wire.Request{Method: wire.Get, Key: wire.Key{1}})
 	}
 	checkInvariants(t, r.c)
+}
+
+// A node that answers us cannot displace its answer by another message with the same
+// transaction id: our request would wait for ever.
+func TestPartsDisplaced(t *testing.T) {
+	r := newRig(t, Config{})
+	p := r.peer("192.0.2.1:4222")
+	r.join(p)
+	done := false
+	out := r.do(func(now time.Time, out *Outbox) {
+		r.c.Get(now, wire.Key{1}, wire.Query{}, func(*wire.Value) {}, func(error) { done = true }, out)
+	})
+	asked := of(out, wire.Ask, wire.Get)
+	if len(asked) != 1 {
+		t.Fatalf("%d nodes are asked", len(asked))
+	}
+	big := wire.Pack(&wire.Value{ID: 1, Data: make([]byte, 3000)})
+	r.receive(p.addr, p.env.AppendReply(nil, asked[0].m.TID, &wire.Answer{Token: []byte("12345678"), Values: []wire.Packed{big}}))
+	r.receive(p.addr, p.env.AppendRequest(nil, asked[0].m.TID, &wire.Request{Method: wire.Put, Key: wire.Key{2}, Values: []wire.Packed{big}, Token: p.token}))
+	r.pass(time.Minute)
+	if !done {
+		t.Error("the get does not end")
+	}
 }
