@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -59,7 +60,7 @@ func (n *Node) askDiscovery(ctx context.Context, conn netx.PacketConn, group net
 	hello := n.announcement(port)
 	conn.WriteBatch([]netx.Datagram{{Buf: hello, N: len(hello), Addr: group}})
 	query := msgpack.AppendString(nil, "q")
-	wait := discoveryFirst
+	wait := time.Duration(0)
 	for {
 		info, err := n.Info(ctx)
 		if err != nil {
@@ -98,6 +99,9 @@ func (n *Node) answerDiscovery(conn netx.PacketConn, port uint16) error {
 		if now := time.Now(); now.Sub(second) >= time.Second {
 			answers, second = 0, now
 		}
+		if !n.onLink(p.Addr.Addr()) {
+			continue // the socket hears the whole internet
+		}
 		if answers++; answers > discoveryAnswers {
 			continue
 		}
@@ -112,6 +116,16 @@ func (n *Node) answerDiscovery(conn netx.PacketConn, port uint16) error {
 		node := wire.Node{ID: id, Addr: netip.AddrPortFrom(p.Addr.Addr(), port)}
 		n.do(func(now time.Time, out *kad.Outbox) { n.core.Insert(now, []wire.Node{node}, out) })
 	}
+}
+
+// onLink tells whether an address may be in a network that we are in.
+func (n *Node) onLink(a netip.Addr) bool {
+	if a.IsPrivate() || a.IsLinkLocalUnicast() || a.IsLoopback() {
+		return true
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.ContainsFunc(n.links, func(p netip.Prefix) bool { return p.Contains(a.WithZone("")) })
 }
 
 func (n *Node) announcement(port uint16) []byte {

@@ -32,7 +32,9 @@ type Node struct {
 	rand *rand.Rand
 	wake time.Time // when the core is looked at next
 	pubs map[pubKey]*publication
-	kept []wire.Node // that were good once: see Export
+
+	links []netip.Prefix // networks that the host is in
+	kept  []wire.Node    // that were good once: see Export
 
 	clock  *time.Timer // fires at wake
 	closed chan struct{}

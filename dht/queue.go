@@ -7,7 +7,7 @@ import (
 )
 
 // maxQueued bounds what waits for a slow reader.
-const maxQueued = 1 << 16
+const maxQueued = 1 << 14
 
 // errSlow ends a listen whose reader does not keep up.
 var errSlow = errors.New("the reader of a DHT listen is too slow: too many values wait")

@@ -414,13 +414,16 @@ func (n *Node) localAddrs() bool {
 		return false
 	}
 	var addrs []netip.Addr
+	var links []netip.Prefix
 	for _, i := range ifaces {
 		for _, p := range i.Addrs {
 			addrs = append(addrs, p.Addr().WithZone(""))
+			links = append(links, netip.PrefixFrom(p.Addr().WithZone(""), p.Bits()))
 		}
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	n.links = links
 	return n.core.SetLocalAddrs(addrs)
 }
 

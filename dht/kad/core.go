@@ -46,7 +46,6 @@ type Limits struct {
 	RequestsPerSource int   // per second and IPv4 address or IPv6 /64; 0: an eighth of Requests
 	Storage           int64 // bytes; 0: 64 MiB
 	Listeners         int   // 0: 262,144
-	Searches          int   // of our own, kept at once; 0: 262,144
 }
 
 func (l Limits) orDefault() Limits {
@@ -58,7 +57,6 @@ func (l Limits) orDefault() Limits {
 	set(&l.Requests, 8192)
 	set(&l.RequestsPerSource, max(l.Requests/8, 1))
 	set(&l.Listeners, 1<<18)
-	set(&l.Searches, 1<<18)
 	if l.Storage == 0 {
 		l.Storage = 64 << 20
 	}

@@ -413,9 +413,6 @@ func (c *Core) pushedReply(from netip.AddrPort, m *wire.Message) bool {
 	return true
 }
 
-// pushedValues is [Core.pushedReply] for values that came in parts.
-func (c *Core) pushedValues(from netip.AddrPort, m *wire.Message) { c.pushedReply(from, m) }
-
 // handleNotice takes a notice in the form before listen version 1.
 func (c *Core) handleNotice(from netip.AddrPort, m *wire.Message) {
 	if so := c.sockets[m.TID]; so != nil && so.addr == from {

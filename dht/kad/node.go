@@ -35,7 +35,6 @@ type node struct {
 	pushing []*listenTask // listens of ours that it serves
 
 	authErrors int // refusals of our token in a row
-	silent     int // requests in a row that it did not answer
 	rtt        rtt
 }
 

@@ -280,7 +280,7 @@ func (c *Core) assembled(p *partial) {
 			c.complete(f, p.r, &p.m)
 		}
 	case p.m.Kind == wire.Reply:
-		c.pushedValues(p.key.from, &p.m)
+		c.pushedReply(p.key.from, &p.m)
 	case p.m.Method == wire.Put:
 		c.handlePut(p.key.from, &p.m)
 	case p.m.Method == wire.Update:

@@ -149,7 +149,6 @@ func (c *Core) Failed(now time.Time, to netip.AddrPort, out *Outbox) {
 
 // expire marks a node that did not answer.
 func (c *Core) expire(f *family, n *node) {
-	n.silent++
 	if n.expired {
 		return
 	}
@@ -205,7 +204,7 @@ func (c *Core) answered(f *family, r *request, m *wire.Message) *node {
 		f.rtt.observe(d)
 	}
 	back := n.expired
-	n.heard, n.replied, n.expired, n.silent, n.probing = c.now, c.now, false, 0, false
+	n.heard, n.replied, n.expired, n.probing = c.now, c.now, false, false
 	if back {
 		c.moved(f, n, false)
 	}

@@ -112,24 +112,6 @@ func (q Query) filters(f Field) bool {
 	return slices.ContainsFunc(q.Where, func(have Filter) bool { return have.Field == f })
 }
 
-// SatisfiedBy tells whether an answer to other also answers q.
-func (q Query) SatisfiedBy(other Query) bool {
-	for _, f := range other.Where {
-		if !slices.Contains(q.Where, f) {
-			return false
-		}
-	}
-	if len(q.Select) == 0 || len(other.Select) == 0 {
-		return len(other.Select) == 0
-	}
-	for _, f := range q.Select {
-		if !slices.Contains(other.Select, f) {
-			return false
-		}
-	}
-	return true
-}
-
 // OnWire returns what a peer is asked: filters by seq are left out, since OpenDHT
 // drops packets that have one. The requester filters again.
 func (q Query) OnWire() Query {

@@ -147,14 +147,14 @@ type run struct {
 	left     int
 	debt     float64 // nodes to be replaced
 
-	settled              time.Time // since when traffic counts
-	packets, bytes       uint64    // then
-	born                 int       // nodes that ran when the values were put
-	values               []*value
-	putAt                time.Time
-	puts, gets           tally
-	survival             []Survival
-	reported, phaseBegan time.Time
+	settled        time.Time // since when traffic counts
+	packets, bytes uint64    // then
+	born           int       // nodes that ran when the values were put
+	values         []*value
+	putAt          time.Time
+	puts, gets     tally
+	survival       []Survival
+	reported       time.Time
 }
 
 type value struct {
