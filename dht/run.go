@@ -210,8 +210,8 @@ func (w *worker) grow(size int) {
 	w.ok = make([]bool, size)
 }
 
-// handle parses packets and checks signatures without the lock, then gives them to
-// the core.
+// handle parses packets without the lock and gives them to the core. The signatures
+// that the core wants checked are checked without the lock as well.
 func (w *worker) handle(packets []netx.Datagram) {
 	n := w.n
 	good := 0
@@ -222,14 +222,6 @@ func (w *worker) handle(packets []netx.Datagram) {
 			continue
 		}
 		good++
-		if hasSignature(&w.msgs[i]) {
-			n.mu.Lock()
-			allowed := n.core.AllowsPut(time.Now(), p.Addr, &w.msgs[i])
-			n.mu.Unlock()
-			if allowed {
-				w.msgs[i].CheckSignatures()
-			}
-		}
 	}
 	w.out.Reset()
 	if good == 0 {
@@ -244,15 +236,20 @@ func (w *worker) handle(packets []netx.Datagram) {
 	}
 	n.arm()
 	n.mu.Unlock()
-}
-
-func hasSignature(m *wire.Message) bool {
-	for _, v := range m.Values {
-		if v.Signed() {
-			return m.Kind == wire.Ask
-		}
+	puts := w.out.Checks()
+	if len(puts) == 0 {
+		return
 	}
-	return false
+	for _, put := range puts {
+		put.Message.CheckSignatures()
+	}
+	now = time.Now()
+	n.mu.Lock()
+	for _, put := range puts {
+		n.core.Deliver(now, put, &w.out)
+	}
+	n.arm()
+	n.mu.Unlock()
 }
 
 // badPackets counts packets that could not be read.

@@ -304,12 +304,6 @@ func (c *Core) matching(key wire.Key, q wire.Query) []wire.Packed {
 }
 
 func (c *Core) handlePut(from netip.AddrPort, m *wire.Message) {
-	for _, v := range m.Values {
-		if v.ID == 0 {
-			c.sendError(from, m.TID, wire.CodeNoKey, "Put with invalid ID", 0)
-			return
-		}
-	}
 	if len(m.Values) > maxPutValues || len(m.Sizes) > maxPutSizes {
 		c.sendError(from, m.TID, wire.CodeNoKey, "Put with too many values", 0)
 		return
@@ -318,10 +312,7 @@ func (c *Core) handlePut(from netip.AddrPort, m *wire.Message) {
 		c.awaitParts(from, m, nil)
 		return
 	}
-	for i, v := range m.Values {
-		no := c.keep(m.Key, v, c.creation(m.Created), from, func() bool { return m.SignatureOK(i) })
-		c.reply(from, m.TID, &wire.Answer{ValueID: v.ID, Refused: no}, 0)
-	}
+	c.takePut(from, m)
 }
 
 // creation returns when a value was made, which nobody can claim to be later than

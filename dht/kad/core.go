@@ -13,7 +13,8 @@
 //	request.go   our requests, retries, round trips   policy.go   types of values
 //	search.go    finding the nodes nearest a key      listener.go who listens to us
 //	get.go put.go listen.go   what users ask for      parts.go    values in parts
-//	upkeep.go    bootstrap, refresh, replication      limits.go   rates, tokens
+//	upkeep.go    bootstrap, refresh, replication      train.go    sending them
+//	check.go     signatures                           limits.go   rates, tokens
 //
 // The protocol is described in docs/protocol/opendht.md.
 package kad
@@ -128,10 +129,13 @@ type Core struct {
 	tokens  tokens
 	proven  generations[netip.AddrPort, struct{}] // addresses that answered or used a token
 	banned  generations[netip.AddrPort, int]      // strikes
+	checks  generations[netip.Addr, checks]       // signatures verified, by source
 	waiting waiting
 	parts   assembly
-	trains  []train
-	trainTm timer
+
+	trains    []train
+	trainTm   timer
+	trainRoom int // bytes, until it is due
 
 	local             []netip.Addr // of the host's interfaces
 	sweepTm, upkeepTm timer
@@ -184,6 +188,9 @@ func New(cfg Config, now time.Time) *Core {
 		c.limiter = limiter{total: float32(cfg.Limits.Requests), each: float32(cfg.Limits.RequestsPerSource)}
 	}
 	c.limiter.sources = generations[netip.Addr, sourceRate]{span: time.Minute, half: 1 << 15}
+	c.checks = generations[netip.Addr, checks]{span: time.Minute, half: 1 << 15}
+	c.parts.answers = budget{each: maxPartialSum / 4}
+	c.parts.unasked = budget{each: maxPartialSum / 16, evict: true}
 	c.store.gone = c.valueGone
 	c.store.cleared = func(sh *shelf) { c.timers.stop(&sh.check) }
 	c.v4 = c.newFamily(wire.IPv4)
@@ -267,7 +274,7 @@ func (c *Core) send(to netip.AddrPort, buf []byte) {
 }
 
 // Receive takes a packet of size bytes that m was parsed from. It keeps nothing
-// of m but copies.
+// of m but copies, except for what [Outbox.Checks] then lists.
 func (c *Core) Receive(now time.Time, from netip.AddrPort, m *wire.Message, size int, out *Outbox) {
 	c.enter(now, out)
 	c.stats.Received++
@@ -321,10 +328,4 @@ const maxStrikes = 3
 func (c *Core) strike(a netip.AddrPort) {
 	n, _ := c.banned.get(c.now, a)
 	c.banned.set(c.now, a, n+1)
-}
-
-// AllowsPut tells whether a packet holds a token that lets it store values, and its
-// sender may ask for something, so that a caller verifies signatures only for those.
-func (c *Core) AllowsPut(now time.Time, from netip.AddrPort, m *wire.Message) bool {
-	return m.Kind == wire.Ask && m.Method == wire.Put && !c.limiter.exhausted(now, from.Addr()) && c.tokens.valid(now, from, m.Token)
 }

@@ -96,7 +96,13 @@ func (r *rig) receive(from netip.AddrPort, b []byte) []packet {
 	if err := m.Parse(b); err != nil {
 		return nil
 	}
-	return r.do(func(now time.Time, out *Outbox) { r.c.Receive(now, from, &m, len(b), out) })
+	return r.do(func(now time.Time, out *Outbox) {
+		r.c.Receive(now, from, &m, len(b), out)
+		for _, put := range out.Checks() {
+			put.Message.CheckSignatures()
+			r.c.Deliver(now, put, out)
+		}
+	})
 }
 
 // ask sends a request of p and returns what the core sends in turn.
@@ -235,22 +241,18 @@ func checkInvariants(t testing.TB, c *Core) {
 	bound("requests", len(c.requests), maxRequests)
 	bound("strangers", len(c.waiting.from), maxStrangers)
 	bound("strangers in order", len(c.waiting.order), 2*maxStrangers+1)
-	bound("partial messages", len(c.parts.open), maxPartial)
+	bound("partial messages", len(c.parts.open), 2*maxPartialSum/partialCost)
 	bound("early parts", len(c.parts.early), maxEarly)
 	bound("trains", len(c.trains), maxTrains)
 	bound("listeners", len(c.watch.all), c.cfg.Limits.Listeners)
 	bound("proven addresses", len(c.proven.now)+len(c.proven.old), 2*(c.proven.half+1))
 	bound("banned addresses", len(c.banned.now)+len(c.banned.old), 2*(c.banned.half+1))
 	bound("rates", len(c.limiter.sources.now)+len(c.limiter.sources.old), 2*(c.limiter.sources.half+1))
-	sum := 0
-	for _, p := range c.parts.open {
-		sum += p.bytes
-	}
-	if sum != c.parts.bytes {
-		t.Errorf("partial messages have %d bytes, counted as %d", sum, c.parts.bytes)
-	}
-	bound("bytes of partial messages", sum, maxPartialSum)
+	checkBudgets(t, c)
 	for tid, r := range c.requests {
+		if p := c.parts.open[partKey{r.addr, tid}]; r.tm.pos == 0 && (p == nil || p.r != r || p.tm.pos == 0) {
+			t.Errorf("nothing ends request %d", tid)
+		}
 		if r.tid != tid {
 			t.Errorf("request %d is kept as %d", r.tid, tid)
 		}
@@ -306,6 +308,42 @@ func checkInvariants(t testing.TB, c *Core) {
 		most += 4 * len(ls)
 	}
 	bound("timers", len(c.timers.heap), most)
+}
+
+// checkBudgets checks the accounts of what arrives in parts.
+func checkBudgets(t testing.TB, c *Core) {
+	t.Helper()
+	open := 0
+	for _, b := range []*budget{&c.parts.answers, &c.parts.unasked} {
+		all := 0
+		for addr, s := range b.sources {
+			sum := 0
+			for _, p := range s.open {
+				if p.budget != b || c.parts.open[p.key] != p || source(p.key.from.Addr()) != addr {
+					t.Errorf("a partial message of %s is lost", addr)
+				}
+				sum += p.bytes
+				held := 0
+				for _, v := range p.values {
+					held += len(v.buf)
+				}
+				if held > p.bytes {
+					t.Errorf("a partial message takes %d bytes, counted as %d", held, p.bytes)
+				}
+			}
+			open += len(s.open)
+			if sum != s.bytes || sum > b.each || len(s.open) == 0 {
+				t.Errorf("%d bytes in parts of %s, counted as %d of %d", sum, addr, s.bytes, b.each)
+			}
+			all += sum
+		}
+		if all != b.bytes || all > maxPartialSum {
+			t.Errorf("%d bytes in parts, counted as %d", all, b.bytes)
+		}
+	}
+	if open != len(c.parts.open) {
+		t.Errorf("%d partial messages of sources, %d in all", open, len(c.parts.open))
+	}
 }
 
 // checkTable checks a routing table.

@@ -2,11 +2,13 @@ package kad
 
 import "net/netip"
 
-// Outbox collects the packets that a call of a [Core] wants sent. The caller owns
-// it, sends what is in it and resets it; it may be used again and again.
+// Outbox collects the packets that a call of a [Core] wants sent, and the puts that
+// it wants checked. The caller owns it, sees to what is in it and resets it; it may
+// be used again and again.
 type Outbox struct {
-	buf  []byte
-	list []outPacket
+	buf    []byte
+	list   []outPacket
+	checks []Check
 }
 
 type outPacket struct {
@@ -27,12 +29,16 @@ func (o *Outbox) Packet(i int) (to netip.AddrPort, b []byte) {
 	return p.to, o.buf[start:p.end:p.end]
 }
 
+// Checks returns the puts whose signatures [Core.Receive] wants checked.
+func (o *Outbox) Checks() []Check { return o.checks }
+
 // Reset empties the outbox and keeps its room, unless that has grown large.
 func (o *Outbox) Reset() {
 	if cap(o.buf) > 1<<18 {
 		o.buf = nil
 	}
-	o.buf, o.list = o.buf[:0], o.list[:0]
+	clear(o.checks)
+	o.buf, o.list, o.checks = o.buf[:0], o.list[:0], o.checks[:0]
 }
 
 // add takes over buf, which is the outbox's own with one packet appended.

@@ -12,11 +12,9 @@ import (
 const (
 	partsLife     = 10 * time.Second // of a whole message
 	partsSilence  = 3 * time.Second  // between two parts
-	maxPartial    = 256              // messages being put together
-	maxPartialSum = 16 << 20         // bytes of them all
+	maxPartialSum = 16 << 20         // bytes set aside for answers to us, and as many for the rest
+	partialCost   = 4 << 10          // bytes that a message counts beside its values
 	maxEarly      = 64               // parts that came before what announces them
-	trainLength   = 32               // parts that are sent at once
-	trainPause    = 4 * time.Millisecond
 )
 
 // A partKey tells which message a part belongs to: its sender's address counts, so
@@ -32,15 +30,16 @@ type partial struct {
 	m      wire.Message // the announcing message, detached
 	r      *request     // that it answers, or nil for a request
 	values []partialValue
-	bytes  int
+	budget *budget
+	bytes  int // set aside
 	begun  time.Time
 	tm     timer
 }
 
 type partialValue struct {
 	size    int    // as announced
-	buf     []byte // empty when that is too much
-	missing []span // not there yet, ascending
+	buf     []byte // made when the first part comes
+	missing []span // not there yet, ascending; none when the size is too much
 }
 
 // A span is the bytes [from, to).
@@ -48,9 +47,10 @@ type span struct{ from, to int }
 
 // assembly puts together what arrives in parts.
 type assembly struct {
-	open  map[partKey]*partial
-	bytes int
-	early []earlyPart
+	open    map[partKey]*partial
+	answers budget // of what we asked for
+	unasked budget // of requests and pushes of others
+	early   []earlyPart
 }
 
 type earlyPart struct {
@@ -80,34 +80,35 @@ func (c *Core) awaitParts(from netip.AddrPort, m *wire.Message, r *request) bool
 		}
 		c.closeParts(p)
 	}
-	p := &partial{key: key, r: r, begun: c.now}
+	p := &partial{key: key, r: r, begun: c.now, budget: &c.parts.unasked}
+	if r != nil {
+		p.budget = &c.parts.answers
+	}
+	cost := partialCost + 64*len(m.Sizes) + len(m.Nodes4) + len(m.Nodes6)
+	wanted := 0
 	for _, size := range m.Sizes {
 		v := partialValue{size: size}
-		if size > 0 && size <= wire.MaxPackedSize+wireSlack && p.bytes+size <= maxPartialSum/16 {
-			v.buf = make([]byte, size)
+		if size > 0 && size <= wire.MaxPackedSize+wireSlack && cost+wanted+size <= p.budget.each {
 			v.missing = []span{{0, size}}
-			p.bytes += size
+			wanted += size
 		}
 		p.values = append(p.values, v)
 	}
-	count, sum := maxPartial, maxPartialSum
-	if r == nil { // half is for the answers to our own requests, and others share the rest
-		count, sum = count/2, sum/2
-		if c.parts.begunBy(from)+p.bytes > maxPartialSum/16 {
-			c.ignore(BadPart)
-			return false
-		}
-	}
-	if p.bytes == 0 || len(c.parts.open) >= count || c.parts.bytes+p.bytes > sum {
+	if wanted == 0 {
 		c.ignore(BadPart)
 		return false
 	}
-	p.m = m.Header()
 	if c.parts.open == nil {
 		c.parts.open = make(map[partKey]*partial)
 	}
 	c.parts.open[key] = p
-	c.parts.bytes += p.bytes
+	p.budget.add(p)
+	if !c.reserve(p, cost) {
+		c.closeParts(p)
+		c.ignore(BadPart)
+		return r != nil // it is asked again, when there may be room
+	}
+	p.m = m.Header()
 	if r != nil {
 		c.timers.stop(&r.tm) // the answer has begun
 	}
@@ -123,17 +124,6 @@ func (c *Core) awaitParts(from netip.AddrPort, m *wire.Message, r *request) bool
 		}
 	}
 	return true
-}
-
-// begunBy returns how many bytes are set aside for messages that a source began.
-func (a *assembly) begunBy(from netip.AddrPort) int {
-	src, bytes := source(from.Addr()), 0
-	for key, p := range a.open {
-		if p.r == nil && source(key.from.Addr()) == src {
-			bytes += p.bytes
-		}
-	}
-	return bytes
 }
 
 // wireSlack is how much larger than [wire.MaxPackedSize] a signed value may be,
@@ -154,6 +144,9 @@ func (c *Core) partsTimeout(p *partial) {
 		wait = time.Duration(p.r.tries) * max(p.r.rto, 4*minRTO)
 	}
 	left := p.begun.Add(partsLife).Sub(c.now)
+	if asked { // however often the answer begins anew
+		left = min(left, p.r.sent.Add(2*partsLife).Sub(c.now))
+	}
 	c.after(&p.tm, min(wait, left), func() {
 		asked = asked && c.requests[p.r.tid] == p.r
 		if asked && p.r.tries < sends && left > wait {
@@ -173,10 +166,14 @@ func (c *Core) partsTimeout(p *partial) {
 	})
 }
 
+// closeParts gives up collecting. A request that p answers waits by itself again.
 func (c *Core) closeParts(p *partial) {
 	c.timers.stop(&p.tm)
 	delete(c.parts.open, p.key)
-	c.parts.bytes -= p.bytes
+	p.budget.remove(p)
+	if r := p.r; r != nil && c.requests[r.tid] == r && r.tm.pos == 0 {
+		c.after(&r.tm, r.rto, func() { c.timeout(r) })
+	}
 }
 
 // handleParts takes parts of values.
@@ -214,11 +211,18 @@ func (c *Core) handleParts(f *family, from netip.AddrPort, m *wire.Message) {
 }
 
 func (c *Core) addPart(p *partial, index, off int, data []byte) {
-	if index < 0 || index >= len(p.values) || off < 0 || len(data) == 0 || len(data) > len(p.values[index].buf)-off {
+	if index < 0 || index >= len(p.values) || off < 0 || len(data) == 0 || len(data) > p.values[index].size-off {
 		c.ignore(BadPart)
 		return
 	}
 	v := &p.values[index]
+	if v.buf == nil && len(v.missing) > 0 {
+		if !c.reserve(p, v.size) {
+			c.ignore(BadPart)
+			return
+		}
+		v.buf = make([]byte, v.size)
+	}
 	if !v.fill(off, data) {
 		return // had it
 	}
@@ -282,66 +286,8 @@ func (c *Core) assembled(p *partial) {
 	case p.m.Kind == wire.Reply:
 		c.pushedReply(p.key.from, &p.m)
 	case p.m.Method == wire.Put:
-		c.handlePut(p.key.from, &p.m)
+		c.takePut(p.key.from, &p.m)
 	case p.m.Method == wire.Update:
 		c.handleUpdate(f, p.key.from, &p.m, 0)
 	}
-}
-
-// A train is parts that wait to be sent, so that a large answer does not overrun
-// the receiver's buffer.
-type train struct {
-	to     netip.AddrPort
-	tid    uint32
-	values []wire.Packed
-	index  int
-	off    int
-}
-
-// maxTrains bounds the answers being sent in parts; past it they are cut short,
-// and the receiver asks again.
-const maxTrains = 256
-
-// sendParts sends values in parts, in order, the first ones at once.
-func (c *Core) sendParts(to netip.AddrPort, tid uint32, values []wire.Packed) {
-	if len(c.trains) >= maxTrains {
-		return
-	}
-	c.trains = append(c.trains, train{to: to, tid: tid, values: values})
-	if c.moveTrain(&c.trains[len(c.trains)-1]) {
-		c.trains = c.trains[:len(c.trains)-1]
-		return
-	}
-	if len(c.trains) == 1 {
-		c.after(&c.trainTm, trainPause, c.moveTrains)
-	}
-}
-
-func (c *Core) moveTrains() {
-	rest := c.trains[:0]
-	for _, t := range c.trains {
-		if !c.moveTrain(&t) {
-			rest = append(rest, t)
-		}
-	}
-	clear(c.trains[len(rest):])
-	c.trains = rest
-	if len(rest) > 0 {
-		c.after(&c.trainTm, trainPause, c.moveTrains)
-	}
-}
-
-// moveTrain sends the next parts and tells whether they were the last.
-func (c *Core) moveTrain(t *train) bool {
-	for range trainLength {
-		b := t.values[t.index].Bytes
-		c.send(t.to, c.env.AppendPiece(c.out.buf, t.tid, t.index, t.off, b))
-		if t.off += wire.PieceSize; t.off >= len(b) {
-			t.index, t.off = t.index+1, 0
-		}
-		if t.index == len(t.values) {
-			return true
-		}
-	}
-	return false
 }

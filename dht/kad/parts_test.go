@@ -3,7 +3,6 @@ package kad
 import (
 	"bytes"
 	"math/rand/v2"
-	"net/netip"
 	"testing"
 	"time"
 
@@ -96,7 +95,7 @@ func TestParts(t *testing.T) {
 			}
 			checkInvariants(t, r.c)
 			r.pass(partsLife)
-			if n := len(r.c.parts.open); n != 0 || r.c.parts.bytes != 0 {
+			if n := len(r.c.parts.open); n != 0 || r.c.parts.unasked.bytes != 0 {
 				t.Errorf("%d partial messages are left", n)
 			}
 		})
@@ -153,8 +152,8 @@ func TestPartsOversize(t *testing.T) {
 		{"a value too large", []uint64{wire.MaxPackedSize + wireSlack + 1}, 0},
 		{"2^31", []uint64{1 << 31}, 0},
 		{"2^64-1", []uint64{1<<64 - 1}, 0},
-		{"one fits", []uint64{1 << 40, 1000}, 1000},
-		{"too many", []uint64{60_000, 60_000, 60_000, 60_000, 60_000, 60_000, 60_000, 60_000}, 8 * 60_000},
+		{"one fits", []uint64{1 << 40, 1000}, partialCost + 2*64},
+		{"announced but not sent", []uint64{60_000, 60_000, 60_000, 60_000}, partialCost + 4*64},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -162,36 +161,28 @@ func TestPartsOversize(t *testing.T) {
 			p := r.peer("192.0.2.1:4222")
 			r.join(p)
 			r.receive(p.addr, sizes(p, p.token, test.list...))
-			if r.c.parts.bytes != test.open {
-				t.Errorf("%d bytes are set aside, want %d", r.c.parts.bytes, test.open)
+			if n := r.c.parts.unasked.bytes; n != test.open {
+				t.Errorf("%d bytes are set aside, want %d", n, test.open)
 			}
 			checkInvariants(t, r.c)
 		})
 	}
-	t.Run("of one source", func(t *testing.T) {
-		r := newRig(t, Config{})
-		for i := range 100 {
-			p := &peer{addr: netip.AddrPortFrom(address(1).Addr(), uint16(5000+i)), env: wire.Envelope{Self: r.id()}}
-			tok := r.c.tokens.issue(r.now, p.addr)
-			r.receive(p.addr, sizes(p, tok[:], 60_000, 60_000))
-		}
-		if n := r.c.parts.bytes; n > maxPartialSum/16 || n < maxPartialSum/32 {
-			t.Errorf("%d bytes are set aside, want up to a sixteenth of %d", n, maxPartialSum)
-		}
-	})
 	t.Run("many", func(t *testing.T) {
 		r := newRig(t, Config{})
+		part := make([]byte, 1280)
 		for i := range 2000 {
 			p := &peer{addr: address(i), env: wire.Envelope{Self: r.id()}}
 			tok := r.c.tokens.issue(r.now, p.addr)
 			r.receive(p.addr, sizes(p, tok[:], 60_000, 60_000))
+			r.receive(p.addr, p.env.AppendPiece(nil, 9, 0, 0, part))
+			r.receive(p.addr, p.env.AppendPiece(nil, 9, 1, 0, part))
 		}
 		checkInvariants(t, r.c)
-		if n := r.c.parts.bytes; n < maxPartialSum/3 || n > maxPartialSum/2 {
-			t.Errorf("%d bytes are set aside, want up to half of %d", n, maxPartialSum)
+		if n := r.c.parts.unasked.bytes; n < maxPartialSum/2 {
+			t.Errorf("only %d bytes are set aside", n)
 		}
 		r.pass(partsLife)
-		if len(r.c.parts.open) > 0 || r.c.parts.bytes != 0 {
+		if len(r.c.parts.open) > 0 || r.c.parts.unasked.bytes != 0 {
 			t.Error("partial messages are kept")
 		}
 	})
@@ -274,31 +265,148 @@ func TestCrumbs(t *testing.T) {
 	}
 }
 
-// An answer of ours in parts is paced and complete.
-func TestSendParts(t *testing.T) {
+// A request whose answer has begun ends, whatever else its node sends.
+func TestPartsOfOneTID(t *testing.T) {
+	large := []wire.Packed{largeValue(1, 3000)}
+	other := []wire.Packed{largeValue(2, 4000)}
+	put := func(p *peer, tid uint32) []byte {
+		return p.env.AppendRequest(nil, tid, &wire.Request{Method: wire.Put, Key: wire.Key{1}, Token: p.token, Values: other})
+	}
+	answer := func(p *peer, tid uint32, v []wire.Packed) []byte {
+		return p.env.AppendReply(nil, tid, &wire.Answer{To: p.addr.Addr(), Values: v})
+	}
+	tests := []struct {
+		name string
+		send func(r *rig, p *peer, tid uint32)
+	}{
+		{"a put", func(r *rig, p *peer, tid uint32) {
+			r.receive(p.addr, answer(p, tid, large))
+			r.receive(p.addr, put(p, tid))
+		}},
+		{"a put that comes whole", func(r *rig, p *peer, tid uint32) {
+			r.receive(p.addr, answer(p, tid, large))
+			r.receive(p.addr, put(p, tid))
+			for off := 0; off < len(other[0].Bytes); off += wire.PieceSize {
+				r.receive(p.addr, p.env.AppendPiece(nil, tid, 0, off, other[0].Bytes))
+			}
+		}},
+		{"beginnings without end", func(r *rig, p *peer, tid uint32) {
+			for range 100 {
+				r.receive(p.addr, answer(p, tid, large))
+				r.receive(p.addr, put(p, tid))
+				r.pass(200 * time.Millisecond)
+				r.receive(p.addr, answer(p, tid, other))
+				r.pass(200 * time.Millisecond)
+			}
+		}},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			r := newRig(t, Config{})
+			p := r.peer("192.0.2.1:4222")
+			r.join(p)
+			var q *request
+			r.do(func(now time.Time, out *Outbox) {
+				r.c.enter(now, out)
+				q = r.c.ask(r.c.v4, r.c.v4.table.get(p.env.Self), wire.Request{Method: wire.Get, Key: wire.Key{1}}, nobody{})
+			})
+			test.send(r, p, q.tid)
+			checkInvariants(t, r.c)
+			r.pass(max(0, q.sent.Add(2*partsLife).Sub(r.now)))
+			if r.c.requests[q.tid] == q {
+				t.Error("the request never ends")
+			}
+		})
+	}
+}
+
+// One source does not take the room of others, nor that of answers to us.
+func TestPartsOfOneSource(t *testing.T) {
+	r := newRig(t, Config{})
+	greedy, honest, node := r.peer("192.0.2.1:4222"), r.peer("198.51.100.1:4222"), r.peer("203.0.113.1:4222")
+	for _, p := range []*peer{greedy, honest, node} {
+		r.join(p)
+	}
+	v := largeValue(1, 60_000)
+	begin := func(p *peer, tid uint32) {
+		r.receive(p.addr, p.env.AppendRequest(nil, tid, &wire.Request{Method: wire.Put, Key: wire.Key{2}, Token: p.token, Values: []wire.Packed{v}}))
+		r.receive(p.addr, p.env.AppendPiece(nil, tid, 0, 0, v.Bytes))
+	}
+	begin(honest, 1)
+	for tid := range uint32(1000) {
+		begin(greedy, tid+1)
+	}
+	checkInvariants(t, r.c)
+	if n := r.c.parts.unasked.sources[greedy.addr.Addr()].bytes; n > maxPartialSum/16 || n < maxPartialSum/32 {
+		t.Errorf("one source has %d bytes", n)
+	}
+	if r.c.parts.open[partKey{honest.addr, 1}] == nil {
+		t.Error("another source lost its own")
+	}
+	if r.c.parts.open[partKey{greedy.addr, 1}] != nil || r.c.parts.open[partKey{greedy.addr, 1000}] == nil {
+		t.Error("not the oldest made room")
+	}
+	// All room is taken; an answer to us still has its own.
+	for i := range 400 {
+		p := &peer{addr: address(i), env: wire.Envelope{Self: r.id()}}
+		tok := r.c.tokens.issue(r.now, p.addr)
+		p.token = tok[:]
+		begin(p, 1)
+	}
+	checkInvariants(t, r.c)
+	if r.c.parts.unasked.bytes < maxPartialSum-2*len(v.Bytes) {
+		t.Fatalf("only %d bytes are taken", r.c.parts.unasked.bytes)
+	}
+	var q *request
+	r.do(func(now time.Time, out *Outbox) {
+		r.c.enter(now, out)
+		q = r.c.ask(r.c.v4, r.c.v4.table.get(node.env.Self), wire.Request{Method: wire.Get, Key: wire.Key{3}}, nobody{})
+	})
+	many := make([]wire.Packed, 40) // more than a source may send unasked
+	for i := range many {
+		many[i] = v
+	}
+	r.receive(node.addr, node.env.AppendReply(nil, q.tid, &wire.Answer{To: node.addr.Addr(), Values: many}))
+	for i := range many {
+		r.receive(node.addr, node.env.AppendPiece(nil, q.tid, i, 0, v.Bytes))
+	}
+	checkInvariants(t, r.c)
+	p := r.c.parts.open[partKey{node.addr, q.tid}]
+	if p == nil || p.r != q || p.bytes < len(many)*len(v.Bytes) {
+		t.Error("there is no room for an answer to us")
+	}
+}
+
+// An answer that there is no room for is not an empty answer.
+func TestPartsWithoutRoom(t *testing.T) {
 	r := newRig(t, Config{})
 	p := r.peer("192.0.2.1:4222")
 	r.join(p)
-	v := largeValue(5, 64_000)
-	r.put(p, wire.Key{1}, v)
-	now := r.ask(p, wire.Request{Method: wire.Get, Key: wire.Key{1}})
-	at := of(now, wire.Parts, 0)
-	if len(now) != 1+trainLength || len(at) != trainLength {
-		t.Errorf("%d packets are sent at once", len(now))
-	}
-	at = append(at, of(r.pass(time.Second), wire.Parts, 0)...)
-	got := make([]byte, now[0].m.Sizes[0])
-	for _, a := range at {
-		x := a.m.Pieces[0]
-		copy(got[x.Offset:], x.Data)
-	}
-	if !bytes.Equal(got, v.Bytes) {
-		t.Errorf("%d parts do not give the value", len(at))
-	}
-	for range 2 * maxTrains {
-		r.ask(p, wire.Request{Method: wire.Get, Key: wire.Key{1}})
+	var q *request
+	r.do(func(now time.Time, out *Outbox) {
+		r.c.enter(now, out)
+		q = r.c.ask(r.c.v4, r.c.v4.table.get(p.env.Self), wire.Request{Method: wire.Get, Key: wire.Key{3}}, nobody{})
+	})
+	r.c.parts.answers.bytes = maxPartialSum
+	r.receive(p.addr, p.env.AppendReply(nil, q.tid, &wire.Answer{To: p.addr.Addr(), Values: []wire.Packed{largeValue(1, 3000)}}))
+	r.c.parts.answers.bytes = 0
+	if r.c.requests[q.tid] != q {
+		t.Error("the request is over")
 	}
 	checkInvariants(t, r.c)
+	// Nor does the request wait for ever when an answer begins anew without room.
+	r.receive(p.addr, p.env.AppendReply(nil, q.tid, &wire.Answer{To: p.addr.Addr(), Values: []wire.Packed{largeValue(1, 3000)}}))
+	if len(r.c.parts.open) != 1 {
+		t.Fatal("the answer does not begin")
+	}
+	r.c.parts.answers.bytes += maxPartialSum
+	r.receive(p.addr, p.env.AppendReply(nil, q.tid, &wire.Answer{To: p.addr.Addr(), Values: []wire.Packed{largeValue(1, 4000)}}))
+	r.c.parts.answers.bytes -= maxPartialSum
+	checkInvariants(t, r.c)
+	r.pass(2 * partsLife)
+	if r.c.requests[q.tid] == q {
+		t.Error("the request never ends")
+	}
 }
 
 // A node that answers us cannot displace its answer by another message with the same

@@ -543,13 +543,10 @@ func (m *Message) CheckSignatures() {
 	}
 }
 
-// SignatureOK tells whether the i-th value is signed and its signature verifies. It
-// is false for what follows the first eight signed values.
+// SignatureOK tells whether the i-th value is signed and [Message.CheckSignatures]
+// found that its signature verifies.
 func (m *Message) SignatureOK(i int) bool {
-	if len(m.signatures) != len(m.Values) {
-		m.CheckSignatures()
-	}
-	return m.signatures[i]
+	return i < len(m.signatures) && m.signatures[i]
 }
 
 // Header returns a copy of m that aliases nothing, without what lists: values,

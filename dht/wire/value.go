@@ -2,7 +2,9 @@ package wire
 
 import (
 	"bytes"
+	"crypto/rsa"
 	"crypto/sha1"
+	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -100,7 +102,8 @@ func (v *Value) Clone() *Value {
 	return &c
 }
 
-// VerifySignature checks that the owner signed the value.
+// VerifySignature checks that the owner signed the value. Keys that make that slow
+// are refused: of more than 4096 bits, or with an RSA exponent above 65,537.
 func (v *Value) VerifySignature() error {
 	if !v.Signed() || len(v.Signature) == 0 {
 		return fmt.Errorf("%w: not signed", ErrValue)
@@ -112,15 +115,30 @@ func (v *Value) VerifySignature() error {
 	if key.Bits() > maxOwnerBits {
 		return fmt.Errorf("%w: owner key of %d bits", ErrValue, key.Bits())
 	}
+	if e := exponent(v.Owner); e > maxOwnerExponent {
+		return fmt.Errorf("%w: owner key with exponent %d", ErrValue, e)
+	}
 	if err := key.Verify(v.SignedBytes(), v.Signature); err != nil {
 		return fmt.Errorf("%w: signature: %w", ErrValue, err)
 	}
 	return nil
 }
 
-// maxOwnerBits bounds what the check of one signature may cost: about a
-// millisecond. Peers use 4096 bits.
-const maxOwnerBits = 8192
+// Bounds of what the check of one signature may cost: about a tenth of a
+// millisecond. Peers use 4096 bits and the usual exponent.
+const (
+	maxOwnerBits     = 4096
+	maxOwnerExponent = 1<<16 + 1
+)
+
+// exponent returns the public exponent of an RSA key, or 0 for other keys.
+func exponent(der []byte) int {
+	key, _ := x509.ParsePKIXPublicKey(der)
+	if k, ok := key.(*rsa.PublicKey); ok {
+		return k.E
+	}
+	return 0
+}
 
 // SignedBytes returns the packed body, which a signature covers.
 func (v *Value) SignedBytes() []byte { return v.appendBody(nil) }

@@ -2,9 +2,13 @@ package wire
 
 import (
 	"bytes"
+	"crypto/rsa"
+	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"math/big"
+	"strings"
 	"testing"
 
 	"github.com/kith-im/kith/identity"
@@ -92,12 +96,11 @@ func checkSigned(t *testing.T, name string, c valueVector, v *Value) {
 	plain := &Value{ID: 3, Data: []byte("plain")}
 	e := Envelope{Self: testNode}
 	m.Values = append(m.Values, v, other, plain)
-	before := []bool{m.SignatureOK(0), m.SignatureOK(1), m.SignatureOK(2)}
-	m.CheckSignatures()
-	if d := diff([]bool{true, false, false}, before); d != "" {
-		t.Error(d)
+	if m.SignatureOK(0) {
+		t.Errorf("%s: a signature counts before it was checked", name)
 	}
-	if d := diff(before, []bool{m.SignatureOK(0), m.SignatureOK(1), m.SignatureOK(2)}); d != "" {
+	m.CheckSignatures()
+	if d := diff([]bool{true, false, false}, []bool{m.SignatureOK(0), m.SignatureOK(1), m.SignatureOK(2)}); d != "" {
 		t.Error(d)
 	}
 	// What was found about one packet's values must not stick to the next one's.
@@ -362,4 +365,33 @@ func BenchmarkAppendValue(b *testing.B) {
 		buf = v.Append(buf[:0])
 	}
 	b.SetBytes(int64(len(buf)))
+}
+
+// Keys whose signatures take long to check are refused before that.
+func TestCostlyOwner(t *testing.T) {
+	owner := func(bits, e int) []byte {
+		n := new(big.Int).Lsh(big.NewInt(1), uint(bits)-1)
+		der, err := x509.MarshalPKIXPublicKey(&rsa.PublicKey{N: n.SetBit(n, 0, 1), E: e})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return der
+	}
+	tests := []struct {
+		name    string
+		bits, e int
+		want    string // in the error
+	}{
+		{"usual", 4096, 1<<16 + 1, "signature"},
+		{"small exponent", 4096, 3, "signature"},
+		{"too long", 4097, 1<<16 + 1, "owner key of 4097 bits"},
+		{"exponent", 2048, 1<<16 + 3, "owner key with exponent 65539"},
+		{"large exponent", 2048, 1<<31 - 1, "owner key with exponent"},
+	}
+	for _, test := range tests {
+		v := &Value{ID: 1, Data: []byte("x"), Owner: owner(test.bits, test.e), Signature: make([]byte, test.bits/8)}
+		if err := v.VerifySignature(); err == nil || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%s: %v, want %q in it", test.name, err, test.want)
+		}
+	}
 }

@@ -276,6 +276,10 @@ func (w *World) run(e *event) {
 	}
 	h.Do(func(now time.Time, out *kad.Outbox) {
 		h.Core.Receive(now, e.from, &w.message, len(e.packet), out)
+		for _, put := range out.Checks() {
+			put.Message.CheckSignatures()
+			h.Core.Deliver(now, put, out)
+		}
 	})
 }
 
