@@ -118,9 +118,10 @@ func (n *Node) answerDiscovery(conn netx.PacketConn, port uint16) error {
 	}
 }
 
-// onLink tells whether an address may be in a network that we are in.
+// onLink tells whether an address may be in a network that we are in. A host without
+// any address of its own speaks as the unspecified one.
 func (n *Node) onLink(a netip.Addr) bool {
-	if a.IsPrivate() || a.IsLinkLocalUnicast() || a.IsLoopback() {
+	if a.IsPrivate() || a.IsLinkLocalUnicast() || a.IsLoopback() || a.IsUnspecified() {
 		return true
 	}
 	n.mu.Lock()
