@@ -100,15 +100,6 @@ func (l *limiter) allow(now time.Time, from netip.Addr, proven bool) bool {
 	return ok
 }
 
-// exhausted tells whether a source may ask nothing more now.
-func (l *limiter) exhausted(now time.Time, from netip.Addr) bool {
-	if l.each == 0 {
-		return false
-	}
-	r, _ := l.sources.get(now, source(from))
-	return !r.all.take(now, l.each) // of a copy
-}
-
 // tokenSize keeps the first answer to a stranger smaller than the question. A
 // guess has one chance in 2^64, and guesses are rate-limited.
 const tokenSize = 8

@@ -123,30 +123,6 @@ func TestOnWire(t *testing.T) {
 	}
 }
 
-// queries returns all queries made of some fields and filters.
-func queries() []Query {
-	filters := []Filter{{Field: FieldID, Num: 1}, {Field: FieldType, Num: 1}, {Field: FieldUserType, UserType: "u"}, {Field: FieldOwner, Owner: identity.KeyID{1}}}
-	fields := []Field{FieldID, FieldSeq, FieldOwner}
-	var all []Query
-	for i := range 1 << len(fields) {
-		for j := range 1 << len(filters) {
-			var q Query
-			for k, f := range fields {
-				if i&(1<<k) != 0 {
-					q.Select = append(q.Select, f)
-				}
-			}
-			for k, f := range filters {
-				if j&(1<<k) != 0 {
-					q.Where = append([]Filter{f}, q.Where...) // order must not matter
-				}
-			}
-			all = append(all, q)
-		}
-	}
-	return all
-}
-
 func TestRows(t *testing.T) {
 	owner := append([]byte{0x30}, bytes.Repeat([]byte{1}, 300)...)
 	values := []Packed{
