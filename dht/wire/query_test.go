@@ -5,7 +5,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/kith-im/kith/identity"
 	"github.com/kith-im/kith/internal/msgpack"
 )
 
