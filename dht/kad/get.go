@@ -19,6 +19,12 @@ var (
 // maxFound bounds the values that one get, or one listen, delivers at a time.
 const maxFound = 1 << 13
 
+// maxFoundBytes bounds their sizes together, and maxVersions those with one id.
+const (
+	maxFoundBytes = 64 << 20
+	maxVersions   = 64
+)
+
 // A Get is a lookup of values in progress.
 type Get struct {
 	c       *Core
@@ -26,6 +32,7 @@ type Get struct {
 	query   wire.Query
 	seen    map[wire.ValueID][]*wire.Value
 	seenNum int
+	bytes   int // of what was seen
 	found   func(*wire.Value)
 	done    func(error)
 	tasks   []*getTask
@@ -76,7 +83,7 @@ func (c *Core) CancelGet(now time.Time, g *Get, out *Outbox) {
 
 // deliver passes a value on, unless it was.
 func (g *Get) deliver(v *wire.Value) {
-	if g.ended || g.seenNum >= maxFound {
+	if g.ended || g.seenNum >= maxFound || len(g.seen[v.ID]) >= maxVersions || g.bytes+v.Size() > maxFoundBytes {
 		return
 	}
 	for _, have := range g.seen[v.ID] {
@@ -86,6 +93,7 @@ func (g *Get) deliver(v *wire.Value) {
 	}
 	g.seen[v.ID] = append(g.seen[v.ID], v)
 	g.seenNum++
+	g.bytes += v.Size()
 	g.found(v)
 }
 

@@ -22,6 +22,7 @@ type Listen struct {
 	event  func(v *wire.Value, expired bool)
 	values map[wire.ValueID][]*heard
 	count  int
+	bytes  int
 	expiry timer
 	tasks  []*listenTask
 	ended  bool
@@ -102,12 +103,13 @@ func (l *Listen) hear(at *socket, v *wire.Value) {
 		}
 	}
 	l.replaced(at, v.ID)
-	if l.count >= maxFound {
+	if l.count >= maxFound || len(l.values[v.ID]) >= maxVersions || l.bytes+v.Size() > maxFoundBytes {
 		return
 	}
 	h := &heard{v: v}
 	l.values[v.ID] = append(l.values[v.ID], h)
 	l.count++
+	l.bytes += v.Size()
 	l.note(h, at)
 	l.event(v, false)
 }
@@ -115,12 +117,9 @@ func (l *Listen) hear(at *socket, v *wire.Value) {
 // replaced notes that a node has another value with an id that it had already. What
 // nobody has any more has not expired: it was edited.
 func (l *Listen) replaced(at *socket, id wire.ValueID) {
-	before := len(l.values[id])
-	if before == 0 {
-		return
+	if len(l.values[id]) > 0 {
+		l.drop(id, func(h *heard) bool { return h.left(at) })
 	}
-	l.values[id] = slices.DeleteFunc(l.values[id], func(h *heard) bool { return h.left(at) })
-	l.count -= before - len(l.values[id])
 }
 
 // left notes that a node, or we when at is nil, has a value no more, and tells
@@ -175,21 +174,26 @@ func (l *Listen) lose(at *socket, id wire.ValueID) {
 }
 
 func (l *Listen) remove(id wire.ValueID, gone func(*heard) bool) {
-	var lost []*wire.Value
+	for _, v := range l.drop(id, gone) {
+		l.event(v, true)
+	}
+}
+
+// drop forgets the values with an id that are gone, and returns them.
+func (l *Listen) drop(id wire.ValueID, gone func(*heard) bool) (lost []*wire.Value) {
 	l.values[id] = slices.DeleteFunc(l.values[id], func(h *heard) bool {
 		if !gone(h) {
 			return false
 		}
 		lost = append(lost, h.v)
+		l.bytes -= h.v.Size()
 		return true
 	})
 	if len(l.values[id]) == 0 {
 		delete(l.values, id)
 	}
 	l.count -= len(lost)
-	for _, v := range lost {
-		l.event(v, true)
-	}
+	return lost
 }
 
 // A socket is our listen at one node, which names it in what it pushes.
