@@ -179,6 +179,7 @@ type getTask struct {
 	deadline time.Time
 	recheck  timer
 	answers  int
+	extra    int // nodes asked beyond those that count, since nothing is found
 	ended    bool
 }
 
@@ -188,7 +189,7 @@ func (t *getTask) step(s *search) bool {
 	if t.ended || t.g.ended {
 		return true
 	}
-	counted := s.counted()
+	counted := s.countedUpTo(min(s.width+t.extra, maxWidth))
 	width := narrow
 	if s.near(counted) || t.answers > 0 && len(counted) > 0 && t.state[counted[0]] == answered {
 		width = s.width
@@ -210,6 +211,11 @@ func (t *getTask) step(s *search) bool {
 		}
 	}
 	if open || s.exploring > 0 || len(counted) < s.width && len(t.requests) > 0 || t.g.seenNum == 0 && t.hopes() {
+		return false
+	}
+	if t.g.seenNum == 0 && t.extra == 0 && len(counted) >= s.width {
+		// Whoever put the value may have known other nodes as the nearest.
+		t.extra, s.again = k/2, true
 		return false
 	}
 	if len(counted) >= k {

@@ -25,6 +25,7 @@ type Put struct {
 	asked     bool
 	holders   int
 	refusals  int
+	settled   int // tasks that have ended
 	ended     bool
 }
 
@@ -94,7 +95,7 @@ func (p *Put) announced() {
 	if p.open--; p.open > 0 || p.ended {
 		return
 	}
-	if !p.permanent || p.holders == 0 {
+	if p.holders == 0 {
 		p.end()
 	}
 	switch {
@@ -107,6 +108,14 @@ func (p *Put) announced() {
 		p.done(ErrNotStored)
 	default:
 		p.done(ErrNoNodes)
+	}
+}
+
+// settle is called once by each task of a put that is not permanent, when nothing of
+// it is in flight any more.
+func (p *Put) settle() {
+	if p.settled++; p.settled == len(p.tasks) && !p.ended {
+		p.end()
 	}
 }
 
@@ -227,7 +236,25 @@ func (t *putTask) step(s *search) bool {
 			t.next()
 		}
 	}
-	return !t.p.permanent
+	if t.p.permanent || t.slow() {
+		return false
+	}
+	t.p.settle()
+	t.stop()
+	return true
+}
+
+// slow tells whether one of the nearest nodes is only late. Others have the value in
+// its place, but who looks for it will ask the nearest: it gets it too, once it
+// answers.
+func (t *putTask) slow() bool {
+	for _, cd := range t.s.nodes[:min(len(t.s.nodes), t.s.width)] {
+		h := t.state[cd]
+		if cd.late && !cd.n.expired && (cd.find != nil || h != nil && h.r != nil) {
+			return true
+		}
+	}
+	return false
 }
 
 func (t *putTask) inFlight() bool {
