@@ -66,7 +66,13 @@ func (c *Core) assumeReplicas(key wire.Key, sh *shelf) {
 // watchShelf begins to compare a shelf with the network, now and then.
 func (c *Core) watchShelf(key wire.Key, sh *shelf) {
 	if sh.check.pos == 0 {
-		c.after(&sh.check, c.jitter(replicateEvery, 0.5), func() { c.replicate(key, sh) })
+		every := replicateEvery
+		for f := range c.families {
+			if len(f.table.nodes) > 0 && c.young(f) {
+				every = youngEvery
+			}
+		}
+		c.after(&sh.check, c.jitter(every, 0.5), func() { c.replicate(key, sh) })
 	}
 }
 

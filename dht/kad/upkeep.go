@@ -11,6 +11,7 @@ import (
 // How often a node looks after itself.
 const (
 	upkeepEvery = 10 * time.Second
+	youngEvery  = 4 * time.Second // the same, and between lookups of our own id, after joining
 	sweepEvery  = 10 * time.Second
 	pingAfter   = 12 * time.Minute // of silence, any node of the routing table
 	calmPing    = 5 * time.Minute  // of silence, a neighbour, in a network that is calm
@@ -55,8 +56,19 @@ func (c *Core) upkeep() {
 	for f := range c.families {
 		c.upkeepFamily(f)
 	}
-	c.after(&c.upkeepTm, c.jitter(upkeepEvery, 0.3), c.upkeep)
+	every := upkeepEvery
+	for f := range c.families {
+		if len(f.table.nodes) > 0 && c.young(f) {
+			every = youngEvery
+		}
+	}
+	c.after(&c.upkeepTm, c.jitter(every, 0.3), c.upkeep)
 }
+
+// young tells whether we have joined only just. The others may have too, and know as
+// little: until each knows its neighbours, values are put and looked for at different
+// nodes.
+func (c *Core) young(f *family) bool { return f.homes < firstHomes }
 
 func (c *Core) upkeepFamily(f *family) {
 	connected := c.status(f) == Connected
@@ -119,7 +131,10 @@ func (c *Core) churning(f *family) bool {
 // those who store near our id know us, then in the other parts of the network.
 func (c *Core) lookAround(f *family, depth int) {
 	every := homeEvery
-	if f.homes < firstHomes || c.churning(f) {
+	switch {
+	case c.young(f):
+		every = youngEvery
+	case c.churning(f):
 		every = joinEvery
 	}
 	if f.homes == 0 || c.now.Sub(f.home) >= c.jitter(every, 0.1) {
@@ -172,7 +187,7 @@ func (e explorer) failed(*request, int) {}
 // know each other, the fewer questions a lookup takes.
 const (
 	homeWidth  = 3 * k
-	firstHomes = 3 // lookups of our own id that belong to joining
+	firstHomes = 8 // lookups of our own id that belong to joining
 )
 
 // homeSearch is the search for our own id.
